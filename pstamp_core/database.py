@@ -1,0 +1,217 @@
+"""One way to reach a database, whichever the engine: addresses, session settings, units of work with retry.
+
+Both our own tables (`pstamp_core.store`, `pstamp_core.datastore`) and the image databases (`pstamp_core.imagedb`) go
+through here. SQLite serves one machine, MySQL and MariaDB serve many.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import unquote, urlsplit
+
+from peewee import (
+    CharField,
+    Database,
+    DateTimeField,
+    InterfaceError,
+    Model,
+    MySQLDatabase,
+    OperationalError,
+    PeeweeException,
+    SqliteDatabase,
+)
+
+from pstamp_core.faults import Bug, Fault, RetryableError
+
+T = TypeVar("T")
+
+_MYSQL_TABLE = "ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin"
+# Text compares by its bytes on both engines; where IPP ignores case, the query says so.
+
+_PRAGMAS = {"journal_mode": "wal", "synchronous": "normal", "foreign_keys": 1, "busy_timeout": 30000}
+_SESSION = (
+    "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED, time_zone = '+00:00', sql_mode = 'STRICT_ALL_TABLES'"
+)
+
+_REDO = {1205, 1213, 1020}  # lock wait, deadlock, row changed: the transaction is rolled back, do it again
+_LOST = {2006, 2013, 0}  # server gone, connection lost; pymysql's InterfaceError(0, '') hides a 2006
+TRIES = 8
+
+
+class Table(Model):
+    """Base of all tables: a table carries the name of its class, so that SQL and Python share one vocabulary."""
+
+    class Meta:
+        """Name the table as the class."""
+
+        legacy_table_names = False
+
+        @staticmethod
+        def table_function(model: type[Model]) -> str:
+            """Return the table's name: that of the class."""
+            return model.__name__
+
+
+class UtcDateTimeField(DateTimeField):
+    """A DATETIME in UTC to the microsecond, on both engines (plain DATETIME of MySQL drops the fraction)."""
+
+    field_type = "DATETIME(6)"
+
+    def db_value(self, value: datetime | None) -> Any:
+        """Store the moment without a zone; a value in another zone is converted first."""
+        return value.astimezone(UTC).replace(tzinfo=None) if value is not None and value.tzinfo else value
+
+    def python_value(self, value: Any) -> datetime | None:
+        """Return the moment with its zone, UTC."""
+        moment = super().python_value(value)  # type: ignore[no-untyped-call]
+        return moment.replace(tzinfo=UTC) if isinstance(moment, datetime) else None
+
+
+class NameField(CharField):
+    """A name of IPP's: VARCHAR of 64 unless said otherwise, compared by its bytes."""
+
+    def __init__(self, max_length: int = 64, **kwargs: Any) -> None:
+        super().__init__(max_length=max_length, **kwargs)
+
+
+def connect(address: str) -> Database:
+    """Return the database at `address`, not yet opened.
+
+    Parameters
+    ----------
+    address : str
+        A path, ``sqlite:///path``, or ``mysql://user:password@host:port/name`` (also ``mariadb://``); a blank in a
+        part is written %20. ``?ssl=1`` asks for TLS, without which connecting is 70 times faster.
+
+    Raises
+    ------
+    RetryableError
+        Fault 3: the address can't be understood.
+    """
+    parts = urlsplit(address)
+    if parts.scheme in ("mysql", "mariadb"):
+        name = parts.path.strip("/")
+        if not name or not parts.hostname:
+            raise RetryableError(
+                f"database address {redact(address)!r}: expected mysql://user:password@host:port/name",
+                Fault.PS_EXIT_CONFIG_ERROR,
+            )
+        from pymysql.constants import CLIENT
+
+        return MySQLDatabase(
+            unquote(name),
+            host=parts.hostname,
+            port=parts.port or 3306,
+            user=unquote(parts.username or ""),
+            password=unquote(parts.password or ""),
+            charset="utf8mb4",
+            client_flag=CLIENT.FOUND_ROWS,
+            init_command=_SESSION,
+            ssl_disabled="ssl=1" not in parts.query,
+            connect_timeout=10,
+        )
+    if parts.scheme not in ("", "sqlite"):
+        raise RetryableError(
+            f"database address {redact(address)!r}: expected a path, sqlite:///path or mysql://user@host/name",
+            Fault.PS_EXIT_CONFIG_ERROR,
+        )
+    path = address.removeprefix("sqlite:///") if parts.scheme else address
+    return SqliteDatabase(path, pragmas=_PRAGMAS)
+
+
+def create_tables(db: Database, tables: Sequence[type[Model]]) -> None:
+    """Make the tables that are not there yet; on MySQL as InnoDB, utf8mb4, compared by bytes."""
+    for table in tables:
+        table._meta.table_settings = _MYSQL_TABLE if isinstance(db, MySQLDatabase) else None
+    db.create_tables(tables)
+
+
+def redact(address: str) -> str:
+    """Return `address` without its password, fit for a message or a log."""
+    parts = urlsplit(address)
+    return address.replace(f":{parts.password}@", ":***@") if parts.password else address
+
+
+def must_exist(address: str) -> None:
+    """Raise when `address` names a SQLite file that is not there (SQLite itself would make an empty one)."""
+    if urlsplit(address).scheme in ("", "sqlite"):
+        path = Path(address.removeprefix("sqlite:///"))
+        if not path.is_file():
+            raise RetryableError(f"database {path}: no such file", Fault.PS_EXIT_SYS_ERROR)
+
+
+@contextmanager
+def session(db: Database, tables: Sequence[type[Model]]) -> Iterator[None]:
+    """Use `tables` on `db` within the block, with an open connection that is closed again if it was closed before.
+
+    Raises
+    ------
+    RetryableError
+        Fault 2: the database does not answer, or lacks the tables.
+    """
+    opened = False
+    try:
+        with db.bind_ctx(tables, bind_refs=False, bind_backrefs=False):
+            opened = db.connect(reuse_if_open=True)
+            yield
+    except PeeweeException as error:
+        raise RetryableError(f"database {_name(db)}: {_first_line(error)}") from error
+    finally:
+        if opened and not db.in_transaction():
+            db.close()
+
+
+def unit_of_work(db: Database, tables: Sequence[type[Model]], work: Callable[[], T]) -> T:
+    """Run `work` in one transaction and redo it whole when the database asks for that.
+
+    `work` must have no effect outside the database, and must read what it relies on itself: it may run up to `TRIES`
+    times, after a deadlock, a lock wait, a locked file or a lost connection. A connection lost during the commit
+    leaves the outcome open; the second run then finds its compare-and-set refused, which is safe.
+
+    Raises
+    ------
+    RetryableError
+        Fault 2: the database still fails after the last try.
+    """
+    if db.in_transaction():
+        return work()
+    for attempt in range(1, TRIES + 1):
+        try:
+            with db.bind_ctx(tables, bind_refs=False, bind_backrefs=False):
+                db.connect(reuse_if_open=True)
+                with db.atomic("IMMEDIATE") if isinstance(db, SqliteDatabase) else db.atomic():
+                    return work()
+        except (OperationalError, InterfaceError) as error:
+            if attempt == TRIES or not _passing(error):
+                raise RetryableError(f"database {_name(db)}: {_first_line(error)}") from error
+            if _code(error) in _LOST:
+                db.close()
+            time.sleep(random.uniform(0.5, 1.0) * 0.01 * 2**attempt)
+        except PeeweeException as error:
+            raise RetryableError(f"database {_name(db)}: {_first_line(error)}") from error
+    raise Bug("unit_of_work: fell out of its loop")
+
+
+def _code(error: PeeweeException) -> int | None:
+    code = error.args[0] if error.args else None
+    return code if isinstance(code, int) else None
+
+
+def _passing(error: PeeweeException) -> bool:
+    return _code(error) in _REDO | _LOST or "locked" in str(error)
+
+
+def _name(db: Database) -> str:
+    host = getattr(db, "connect_params", {}).get("host")
+    return f"{db.database} on {host}" if host else str(db.database)
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error.args[-1] if error.args else error).strip()
+    return text.splitlines()[0] if text else type(error).__name__

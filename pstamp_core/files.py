@@ -1,0 +1,107 @@
+"""Files: written under a private name and renamed into place, resolved inside their root, measured once.
+
+A reader never sees half a file, and a writer that dies leaves nothing under a public name: private names start with
+a dot and end in ``.tmp``, and `sweep` removes what a dead writer left.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from pstamp_core.faults import UserError
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """A file as a fileset lists it.
+
+    Attributes
+    ----------
+    path : Path
+        Where the bytes are.
+    name : str
+        Its name in the fileset (the data store's fileID).
+    type : str
+        The data store's file type: ``table``, ``text``, ``pstamp``, ``fits``, ``tgz``.
+    bytes : int
+        Size.
+    md5 : str
+        32 lower-case hexadecimal digits.
+    """
+
+    path: Path
+    name: str
+    type: str
+    bytes: int
+    md5: str
+
+
+def measure(path: Path, file_type: str, name: str | None = None) -> StoredFile:
+    """Return `path` with its size and md5, as a fileset lists it under `name` (its own by default)."""
+    with path.open("rb") as stream:
+        md5 = hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+        return StoredFile(path, name or path.name, file_type, os.fstat(stream.fileno()).st_size, md5)
+
+
+def inside(root: Path, name: str | os.PathLike[str]) -> Path:
+    """Return the path of `name` below `root`, links resolved.
+
+    Raises
+    ------
+    UserError
+        The path leads out of `root`.
+    """
+    base = root.resolve()
+    path = (base / name).resolve()
+    if not path.is_relative_to(base):
+        raise UserError(f"path {os.fspath(name)!r} leads out of {base}; expected a name below it")
+    return path
+
+
+def private_name(path: Path, token: str) -> Path:
+    """Return the private name under which `path` is written by the holder of `token`."""
+    return path.with_name(f".{path.name}.{token}.tmp")
+
+
+@contextmanager
+def written(path: Path, token: str = "") -> Iterator[Path]:
+    """Give a private name to write to; rename it to `path` at the end, or remove it when the block fails."""
+    private = private_name(path, token or str(os.getpid()))
+    try:
+        yield private
+        publish(private, path)
+    finally:
+        private.unlink(missing_ok=True)
+
+
+def publish(private: Path, path: Path) -> None:
+    """Bring the bytes of `private` to disk and rename it to `path`."""
+    with private.open("rb") as stream:
+        os.fsync(stream.fileno())
+    private.replace(path)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a small text file, all or nothing."""
+    with written(path) as private:
+        private.write_text(text, encoding="utf-8")
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Make `target` the same bytes as `source`: a hard link where the file system allows it, else a copy."""
+    try:
+        target.hardlink_to(source)
+    except OSError:
+        shutil.copy2(source, target)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what dead writers left in `folder` under private names."""
+    for stray in folder.glob(".*.tmp"):
+        shutil.rmtree(stray) if stray.is_dir() else stray.unlink(missing_ok=True)

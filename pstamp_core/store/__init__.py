@@ -1,0 +1,1 @@
+"""The database of the server: tables, queues, claims, and `fire`, the one way to change a state."""

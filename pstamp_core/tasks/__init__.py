@@ -1,0 +1,1 @@
+"""One module for each task that a scheduler starts; the only place where the other packages meet."""

@@ -1,0 +1,1 @@
+"""Thin commands: arguments, one library call, an exit code."""
