@@ -27,7 +27,7 @@ from peewee import (
     SqliteDatabase,
 )
 
-from pstamp_core.faults import Bug, Fault, RetryableError
+from pstamp_core.faults import Bug, Fault, RetryableError, Stale
 
 T = TypeVar("T")
 
@@ -171,8 +171,9 @@ def unit_of_work(db: Database, tables: Sequence[type[Model]], work: Callable[[],
     """Run `work` in one transaction and redo it whole when the database asks for that.
 
     `work` must have no effect outside the database, and must read what it relies on itself: it may run up to `TRIES`
-    times, after a deadlock, a lock wait, a locked file or a lost connection. A connection lost during the commit
-    leaves the outcome open; the second run then finds its compare-and-set refused, which is safe.
+    times, after a deadlock, a lock wait, a locked file, a lost connection, or a row that somebody else changed. A
+    connection lost during the commit leaves the outcome open; the second run then finds its compare-and-set refused,
+    which is safe.
 
     Raises
     ------
@@ -187,14 +188,17 @@ def unit_of_work(db: Database, tables: Sequence[type[Model]], work: Callable[[],
                 db.connect(reuse_if_open=True)
                 with db.atomic("IMMEDIATE") if isinstance(db, SqliteDatabase) else db.atomic():
                     return work()
+        except Stale:
+            if attempt == TRIES:
+                raise
         except (OperationalError, InterfaceError) as error:
             if attempt == TRIES or not _passing(error):
                 raise RetryableError(f"database {_name(db)}: {_first_line(error)}") from error
             if _code(error) in _LOST:
                 db.close()
-            time.sleep(random.uniform(0.5, 1.0) * 0.01 * 2**attempt)
         except PeeweeException as error:
             raise RetryableError(f"database {_name(db)}: {_first_line(error)}") from error
+        time.sleep(random.uniform(0.5, 1.0) * 0.01 * 2**attempt)
     raise Bug("unit_of_work: fell out of its loop")
 
 

@@ -10,6 +10,7 @@ themselves (`psExit` of psLib), 10 and up are answers for the user and final (`p
      |    +-- FinalError        the request is fine, but the answer is no: 10 and up, final
      +-- RetryableError         passing trouble of ours: 1-9
      |    +-- LeaseLost         the row is no longer ours; throw the result away
+     |    +-- Stale             the row was changed since it was read; read it again
      +-- Bug                    an impossible state: 4, also retryable, but somebody should look
           +-- IllegalTransition an event that the machine does not allow
 """
@@ -132,6 +133,10 @@ class LeaseLost(RetryableError):  # noqa: N818 (an outcome, as `StopIteration` i
     """The row was taken over, changed or closed by somebody else: stop, and throw the result away."""
 
     default_fault = Fault.PS_EXIT_TIMEOUT_ERROR
+
+
+class Stale(RetryableError):  # noqa: N818 (an outcome)
+    """A row was changed by somebody else since it was read: read again, decide again (a unit of work does so)."""
 
 
 class Bug(PstampError):  # noqa: N818 (its name is its meaning)

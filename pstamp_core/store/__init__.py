@@ -1,1 +1,55 @@
 """The database of the server: tables, queues, claims, and `fire`, the one way to change a state."""
+
+from pstamp_core.store.fire import MACHINES, fire, make, make_jobs, moment
+from pstamp_core.store.store import (
+    DEFAULT_PRIORITY,
+    Store,
+    dependents_to_check,
+    jobs_to_run,
+    open_jobs,
+    requests_to_finish,
+    requests_to_parse,
+    waiting_jobs,
+)
+from pstamp_core.store.tables import (
+    TABLES,
+    Label,
+    Worked,
+    pstampAccessLevel,
+    pstampDependent,
+    pstampHistory,
+    pstampJob,
+    pstampProject,
+    pstampRequest,
+    pstampUser,
+    pstampUserDomain,
+    pstampWebRequest,
+)
+
+__all__ = [
+    "DEFAULT_PRIORITY",
+    "MACHINES",
+    "TABLES",
+    "Label",
+    "Store",
+    "Worked",
+    "dependents_to_check",
+    "fire",
+    "jobs_to_run",
+    "make",
+    "make_jobs",
+    "moment",
+    "open_jobs",
+    "pstampAccessLevel",
+    "pstampDependent",
+    "pstampHistory",
+    "pstampJob",
+    "pstampProject",
+    "pstampRequest",
+    "pstampUser",
+    "pstampUserDomain",
+    "pstampWebRequest",
+    "requests_to_finish",
+    "requests_to_parse",
+    "waiting_jobs",
+]

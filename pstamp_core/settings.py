@@ -1,0 +1,145 @@
+"""The settings of one server: read from ``pstamp.toml`` in its home folder.
+
+The home holds everything of a server: ``pstamp.toml``, the database ``pstamp.db`` (unless a MySQL server is named),
+``images/`` with the image databases, ``work/`` with one directory a request, and ``datastore/``.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from pstamp_core.faults import Fault, RetryableError
+
+FILE_NAME = "pstamp.toml"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a site can choose.
+
+    Attributes
+    ----------
+    home : Path
+        The server's folder.
+    database : str
+        Address of the server's database; relative paths lie in the home.
+    product : str
+        The data store product that gets results, unless the user has one (IPP: PSTAMP_DATA_STORE_PRODUCT).
+    label : str
+        The label of requests that come with none.
+    default_access_level : int
+        The level of users unknown to pstampUser and pstampUserDomain (IPP: PSTAMP_DEFAULT_ACCESS_LEVEL).
+    serve_v1 : bool
+        Serve version 1 request files, which name no user; else they are answered with 29.
+    max_rows : int
+        Rows in a request file.
+    max_stamp_pixels : int
+        Width and height of a stamp in pixels; a whole file may be larger.
+    max_jobs : int
+        Jobs that one request may lead to.
+    lossy : bool
+        Quantise float products as IPP does, instead of storing them without loss.
+    lease_seconds : float
+        How long a worker may be silent before its work counts as lost.
+    retry_ceiling : int
+        Faults after which the server gives up.
+    retry_seconds : float
+        Wait before the first retry; doubled for each further one, up to an hour.
+    check_seconds : float
+        Time between two looks at a waiting dependent.
+    claim_limit : int
+        Jobs that a worker takes at once, all of one image.
+    """
+
+    home: Path
+    database: str = "pstamp.db"
+    product: str = "pstamp_results"
+    label: str = "LOCAL"
+    default_access_level: int = 1
+    serve_v1: bool = False
+    max_rows: int = 100_000
+    max_stamp_pixels: int = 8000
+    max_jobs: int = 1_000_000
+    lossy: bool = False
+    lease_seconds: float = 600.0
+    retry_ceiling: int = 3
+    retry_seconds: float = 10.0
+    check_seconds: float = 5.0
+    claim_limit: int = 100
+
+    @property
+    def address(self) -> str:
+        """The database's address, with a relative path taken from the home."""
+        return self.locate(self.database)
+
+    def locate(self, address: str) -> str:
+        """Return a database address in which a relative path is taken from the home."""
+        if "://" in address and not address.startswith("sqlite:///"):
+            return address
+        return str(self.home / address.removeprefix("sqlite:///"))
+
+    @property
+    def work(self) -> Path:
+        """Where the work directories are."""
+        return self.home / "work"
+
+    @property
+    def images(self) -> Path:
+        """Where the image databases are."""
+        return self.home / "images"
+
+    @property
+    def datastore(self) -> Path:
+        """The root of the data store."""
+        return self.home / "datastore"
+
+
+_TYPES: dict[str, Any] = {"str": str, "int": int, "float": (int, float), "bool": bool}
+
+
+def load_settings(home: Path, database: str | None = None) -> Settings:
+    """Read the settings of the server in `home`; `database` goes before what the file says.
+
+    Raises
+    ------
+    RetryableError
+        Fault 3: no server there, not TOML, an unknown key, or a value of the wrong type.
+    """
+    path = home / FILE_NAME
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise _wrong(
+            f"no server in {home} ({FILE_NAME} is missing); make one with: pstamp init --home {home}"
+        ) from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise _wrong(f"{path}: {error}") from error
+    known = {each.name: str(each.type) for each in fields(Settings) if each.name != "home"}
+    for key, value in values.items():
+        if key not in known:
+            raise _wrong(f"{path}: unknown key {key!r}; the keys are {', '.join(known)}")
+        if not isinstance(value, _TYPES[known[key]]) or (isinstance(value, bool) and known[key] != "bool"):
+            raise _wrong(f"{path}: {key} = {value!r}; expected {known[key]}")
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and value < 0:
+            raise _wrong(f"{path}: {key} = {value!r}; expected 0 or more")
+    if database:
+        values["database"] = database
+    return Settings(home.resolve(), **values)
+
+
+def default_settings_text() -> str:
+    """Return a ``pstamp.toml`` in which every key stands with its default, as a comment."""
+    lines = ["# Settings of a pstamp server. Lines that start with # show the defaults.", ""]
+    for each in fields(Settings):
+        if each.name != "home":
+            value = str(each.default).lower() if isinstance(each.default, bool) else each.default
+            lines.append(f'# {each.name} = "{value}"' if isinstance(value, str) and each.type == "str"
+                         else f"# {each.name} = {value}")  # fmt: skip
+    return "\n".join([*lines, ""])
+
+
+def _wrong(message: str) -> RetryableError:
+    return RetryableError(message, Fault.PS_EXIT_CONFIG_ERROR)

@@ -1,0 +1,178 @@
+"""The one way to change a state: `fire`, and the two ways in which rows are made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+from peewee import chunked, fn
+
+from pstamp_core.faults import Bug, LeaseLost, Stale
+from pstamp_core.machines import DEPENDENT, JOB, REQUEST, Args, Change, Event, Guard, Machine
+from pstamp_core.machines.machine import FaultClass
+from pstamp_core.store.tables import Worked, pstampDependent, pstampHistory, pstampJob, pstampRequest
+
+MACHINES: dict[type[Worked], Machine] = {pstampRequest: REQUEST, pstampJob: JOB, pstampDependent: DEPENDENT}
+"""The machine of each table."""
+
+CHUNK = 500
+"""Rows in one statement; SQLite allows 32,766 parameters, and long statements gain nothing."""
+
+W = TypeVar("W", bound=Worked)
+
+
+def fire(rows: Sequence[W], event: Event, args: Args, *, note: str = "", race: bool = False, **columns: Any) -> list[W]:
+    """Apply `event` to all of `rows`, which are of one table, or to none of them.
+
+    For each row the machine decides; then rows that change alike are changed by one UPDATE that names what was seen
+    (state, fault, attempt, lease), and the history gets a row for each. Must be called within a unit of work.
+
+    Races tolerated: whatever changed a row since it was read makes the UPDATE miss it. A worker's event then raises
+    `LeaseLost`; any other raises `Stale`, upon which the unit of work reads and decides again. With `race` the rows
+    that were missed are left out instead: that is how several workers claim from one queue.
+
+    Parameters
+    ----------
+    rows : sequence of Worked
+        Rows as read in this unit of work, or held under a lease.
+    event : Event
+        What happens.
+    args : Args
+        What comes with it.
+    note : str
+        For the history: why.
+    race : bool
+        Leave out rows that somebody else was quicker to claim.
+    **columns
+        Further columns to set, the same for all rows.
+
+    Returns
+    -------
+    list of Worked
+        The rows that were changed, with their new values.
+
+    Raises
+    ------
+    IllegalTransition, LeaseLost, Stale
+    """
+    if not rows:
+        return []
+    table = type(rows[0])
+    machine = MACHINES[table]
+    groups: dict[tuple[Any, ...], list[tuple[W, Change]]] = {}
+    for row in rows:
+        change = machine.decide(row, event, args)
+        seen = (row.state, row.fault, row.attempt, row.lease_owner, *sorted(change.values.items(), key=lambda i: i[0]))
+        if Guard.HELD not in change.edge.guards:  # the holder's own heartbeats may have moved it
+            seen += (row.lease_until,)
+        groups.setdefault(seen, []).append((row, change))
+    changed: list[tuple[W, Change]] = []
+    for group in groups.values():
+        for part in chunked(group, CHUNK):
+            changed += _update(table, part, args, race, columns)
+    _record(machine, changed, event, args, note)
+    return [row for row, _ in changed]
+
+
+def _update(
+    table: type[W], part: list[tuple[W, Change]], args: Args, race: bool, columns: dict[str, Any]
+) -> list[tuple[W, Change]]:
+    first, change = part[0]
+    key = table.key()
+    values = {**change.values, **columns, **table.closing_values(change.dest)}
+    if change.edge.history:
+        values["changed_at"] = args.now
+    ids = [row.id_ for row, _ in part]
+    where = (
+        key.in_(ids)
+        & (table.state == change.source)
+        & (table.fault == first.fault)
+        & (table.attempt == first.attempt)
+        & (table.lease_owner == first.lease_owner)
+    )
+    if Guard.HELD not in change.edge.guards:
+        where &= table.lease_until == first.lease_until
+    count = table.update(values).where(where).execute()
+    if count != len(part):
+        if not race:
+            kind = LeaseLost if Guard.HELD in change.edge.guards else Stale
+            raise kind(f"{MACHINES[table].name} {', '.join(map(str, ids[:5]))}: changed by somebody else meanwhile")
+        mine = key.in_(ids) & (table.lease_owner == args.owner) & (table.attempt == values["attempt"])
+        won = {row.id_ for row in table.select(key).where(mine)}
+        part = [(row, change) for row, change in part if row.id_ in won]
+    for row, _ in part:
+        for name, value in values.items():
+            setattr(row, name, value)
+    return part
+
+
+def _record(machine: Machine, changed: Iterable[tuple[Worked, Change]], event: Event, args: Args, note: str) -> None:
+    lines = [
+        {
+            "machine": machine.name,
+            "row_id": row.id_,
+            "event": event.value,
+            "source": change.source.value,
+            "dest": change.dest.value,
+            "fault": row.fault,
+            "cause": row.cause,
+            "attempt": row.attempt,
+            "who": args.who,
+            "at": args.now,
+            "note": note,
+        }
+        for row, change in changed
+        if change.edge.history
+    ]
+    for part in chunked(lines, CHUNK):
+        pstampHistory.insert_many(part).execute()
+
+
+def make(table: type[W], *, now: int, who: str, note: str = "", **values: Any) -> W:
+    """Insert one row in an initial state of its machine, with its first line of history.
+
+    Raises
+    ------
+    Bug
+        A state that is not initial, or a fault that does not go with it.
+    """
+    _check_initial(MACHINES[table], values)
+    row = table.create(**values, changed_at=now)
+    _record_making(MACHINES[table], [row], now, who, note)
+    return row
+
+
+def make_jobs(request: pstampRequest, jobs: Sequence[dict[str, Any]], *, now: int, who: str) -> None:
+    """Insert the jobs of `request`, with their first lines of history; the caller holds the request's lease."""
+    for values in jobs:
+        _check_initial(JOB, values)
+    mine = pstampJob.req_id == request.req_id
+    last = pstampJob.select(fn.MAX(pstampJob.job_id)).where(mine).scalar() or 0
+    for part in chunked(jobs, CHUNK):
+        pstampJob.insert_many([{**values, "req_id": request.req_id, "changed_at": now} for values in part]).execute()
+    made = pstampJob.select().where(mine & (pstampJob.job_id > last)).order_by(pstampJob.job_id)
+    _record_making(JOB, made.iterator(), now, who, "")
+
+
+def _check_initial(machine: Machine, values: dict[str, Any]) -> None:
+    state, fault = values["state"], values.get("fault", 0)
+    if state not in machine.initial or FaultClass.of(fault) not in machine.faults[state]:
+        raise Bug(f"{machine.name}: can't be made {state.value} with fault {fault}")
+
+
+def _record_making(machine: Machine, rows: Iterable[Worked], now: int, who: str, note: str) -> None:
+    lines = (
+        {
+            "machine": machine.name, "row_id": row.id_, "event": "make", "source": "", "dest": row.state.value,
+            "fault": row.fault, "cause": row.cause, "attempt": row.attempt, "who": who, "at": now, "note": note,
+        }
+        for row in rows
+    )  # fmt: skip
+    for part in chunked(lines, CHUNK):
+        pstampHistory.insert_many(part).execute()
+
+
+def moment(now: int) -> datetime:
+    """Return microseconds since 1970 as a moment in UTC."""
+    return datetime.fromtimestamp(now / 1_000_000, UTC)

@@ -1,0 +1,157 @@
+"""The store: a connection, its clock, units of work, and the queues that workers claim from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, TypeVar
+
+from peewee import JOIN, Database, ModelSelect, MySQLDatabase, fn
+
+from pstamp_core.database import connect, create_tables, session, unit_of_work
+from pstamp_core.machines import Args, DependentState, Event, JobState, RequestState
+from pstamp_core.machines.job import OPEN
+from pstamp_core.store.fire import fire
+from pstamp_core.store.tables import TABLES, Label, Worked, pstampDependent, pstampJob, pstampRequest
+
+T = TypeVar("T")
+
+DEFAULT_PRIORITY = 10000
+"""The priority of work whose label has no row in `Label`, in every queue (`pstamptool_pendingjob.sql`)."""
+
+WINDOW = 8
+"""A claim looks at this many times its limit, so that workers do not all fight for the first rows."""
+
+
+class Store:
+    """The server's database.
+
+    Parameters
+    ----------
+    database : str or peewee.Database
+        The address, or the database itself.
+    clock : callable, optional
+        Gives microseconds since 1970 UTC, instead of the database's own clock (for tests).
+    """
+
+    def __init__(self, database: str | Database, clock: Callable[[], int] | None = None) -> None:
+        self.db = connect(database) if isinstance(database, str) else database
+        self._clock = clock
+
+    def create(self) -> None:
+        """Make the tables."""
+        with self.reading():
+            create_tables(self.db, TABLES)
+
+    def reading(self) -> AbstractContextManager[None]:
+        """Use the tables for reading within a block."""
+        return session(self.db, TABLES)
+
+    def work(self, work: Callable[[], T]) -> T:
+        """Run `work` as one transaction, redone as `unit_of_work` says."""
+        return unit_of_work(self.db, TABLES, work)
+
+    def now(self) -> int:
+        """Return the time, microseconds since 1970 UTC, by the database's clock."""
+        if self._clock:
+            return self._clock()
+        if isinstance(self.db, MySQLDatabase):
+            sql = "SELECT CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS SIGNED)"
+        else:
+            sql = "SELECT CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER) * 1000"
+        cursor = self.db.execute_sql(sql)  # type: ignore[no-untyped-call]
+        return int(cursor.fetchone()[0])
+
+    def claim(self, query: ModelSelect[Any], args: Args, limit: int) -> list[Any]:
+        """Claim up to `limit` rows of a queue's `query`; a row that another worker was quicker to take is left out."""
+        rows = list(query.limit(limit))
+        return fire(rows, Event.CLAIM, args, race=True)
+
+    def claim_jobs(self, args: Args, limit: int) -> list[pstampJob]:
+        """Claim up to `limit` jobs of one image: the first image of the queue that no other worker is quicker to take."""
+        images = dict.fromkeys(job.image for job in jobs_to_run(args.now).limit(limit * WINDOW))
+        for image in images:
+            claimed = self.claim(jobs_to_run(args.now).where(pstampJob.image == image), args, limit)
+            if claimed:
+                return claimed
+        return []
+
+
+def with_label(query: ModelSelect[Any], key: Any) -> ModelSelect[Any]:
+    """Leave out work under an inactive label, and order by priority, then number."""
+    return (
+        query.join_from(pstampRequest, Label, JOIN.LEFT_OUTER, on=(pstampRequest.label == Label.label))
+        .where(Label.active.is_null() | (Label.active == True))  # noqa: E712 (SQL)
+        .order_by(fn.COALESCE(Label.priority, DEFAULT_PRIORITY).desc(), key)
+    )
+
+
+def claimable(table: type[Worked], now: int) -> Any:
+    """Return the condition for a row that may be claimed: no fault, no lease, its time has come."""
+    return (table.fault == 0) & (table.lease_owner == "") & (table.retry_at <= now)
+
+
+def requests_to_parse(now: int) -> ModelSelect[Any]:
+    """Return the queue of requests to parse."""
+    query = pstampRequest.select().where((pstampRequest.state == RequestState.NEW) & claimable(pstampRequest, now))
+    return with_label(query, pstampRequest.req_id)
+
+
+def requests_to_finish(now: int) -> ModelSelect[Any]:
+    """Return the queue of requests without an open job (an inactive label does not keep results back)."""
+    still_open = pstampJob.select().where((pstampJob.req_id == pstampRequest.req_id) & pstampJob.state.in_(OPEN))
+    return (
+        pstampRequest.select()
+        .where(
+            pstampRequest.state.in_([RequestState.RUN, RequestState.CANCEL])
+            & claimable(pstampRequest, now)
+            & ~fn.EXISTS(still_open)
+        )
+        .order_by(pstampRequest.req_id)
+    )
+
+
+def jobs_to_run(now: int) -> ModelSelect[Any]:
+    """Return the queue of jobs whose image is there."""
+    query = (
+        pstampJob.select()
+        .join_from(pstampJob, pstampRequest, on=(pstampJob.req_id == pstampRequest.req_id))
+        .join_from(pstampJob, pstampDependent, JOIN.LEFT_OUTER, on=(pstampJob.dep_id == pstampDependent.dep_id))
+        .where(
+            (pstampJob.state == JobState.RUN)
+            & claimable(pstampJob, now)
+            & (pstampRequest.state == RequestState.RUN)
+            & (pstampRequest.fault == 0)
+            & ((pstampJob.dep_id == 0) | (pstampDependent.state == DependentState.FULL))
+        )
+    )
+    return with_label(query, pstampJob.job_id)
+
+
+def dependents_to_check(now: int) -> ModelSelect[Any]:
+    """Return the queue of dependents that a job of a running request waits for."""
+    waiting = (
+        pstampJob.select()
+        .join_from(pstampJob, pstampRequest, on=(pstampJob.req_id == pstampRequest.req_id))
+        .where(
+            (pstampJob.dep_id == pstampDependent.dep_id)
+            & (pstampJob.state == JobState.RUN)
+            & (pstampRequest.state == RequestState.RUN)
+        )
+    )
+    return (
+        pstampDependent.select()
+        .where((pstampDependent.state == DependentState.NEW) & claimable(pstampDependent, now) & fn.EXISTS(waiting))
+        .order_by(pstampDependent.dep_id)
+    )
+
+
+def open_jobs(request: pstampRequest) -> int:
+    """Return how many jobs of `request` are neither stopped nor cancelled."""
+    return int(pstampJob.select().where((pstampJob.req_id == request.req_id) & pstampJob.state.in_(OPEN)).count())
+
+
+def waiting_jobs(dependents: Sequence[pstampDependent]) -> list[pstampJob]:
+    """Return the open jobs that wait for one of `dependents`."""
+    ids = [dependent.dep_id for dependent in dependents]
+    return list(pstampJob.select().where(pstampJob.dep_id.in_(ids) & (pstampJob.state == JobState.RUN)))
