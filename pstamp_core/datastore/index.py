@@ -1,0 +1,189 @@
+"""The text of the three levels of index.txt: written to the byte as IPP's server writes it, read as its clients read.
+
+Sources: `dsrootindex`, `dsprodindex`, `dsfsindex`; `DataStore/Utils.pm` and the parsers beside it. A line is fields,
+each padded to a least width and closed by a bar; lines with a ``#`` are headers. Readers strip blanks and drop each
+row that breaks a rule, by itself.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TypeVar
+
+T = TypeVar("T")
+
+# The clients' pattern says A-z, which lets [ \ ] ^ and ` through; a name that leads elsewhere is no name.
+_NAME = re.compile(r"(?!\.{1,2}$)[-A-z0-9+.: ]+")
+_TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z")
+_SIZE = re.compile(r"[0-9]{1,18}")
+_MD5 = re.compile(r"([0-9a-f]{32})?")
+_BREAKS_A_ROW = re.compile(r"[|#\x00-\x1f\x7f]")
+
+_ROOT = {"# productID": 13, "Most recent": 12, "Time registered": 20, "type": 9, "Description": 32}
+_FILESET = {"# fileID": 18, "bytes": 8, "md5sum": 32, "type": 12}
+_TYPE_COLUMNS = 4
+_TYPE_WIDTH = 8
+
+
+@dataclass(frozen=True)
+class ProductEntry:
+    """A row of the root index: `last_fileset` is the newest fileset, if any, `updated` the time of its registration."""
+
+    name: str
+    last_fileset: str | None
+    updated: datetime
+    type: str
+    description: str
+
+
+@dataclass(frozen=True)
+class FilesetEntry:
+    """A row of a product's index: `values` belong to the product's own columns, None where a fileset has none."""
+
+    name: str
+    registered: datetime
+    type: str
+    values: tuple[str | None, ...] = ()
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """A row of a fileset's index: `values` belong to the columns of the file type."""
+
+    name: str
+    bytes: int
+    md5: str
+    type: str
+    values: tuple[str | None, ...] = ()
+
+
+def root_index(products: Sequence[ProductEntry]) -> str:
+    """Return the index of all products, sorted by type and name."""
+    lines = [_line(list(_ROOT), list(_ROOT.values()))]
+    for entry in sorted(products, key=lambda entry: (entry.type, entry.name)):
+        row = [entry.name, entry.last_fileset or "none", _time_text(entry.updated), entry.type, entry.description]
+        lines.append(_line(_clean(row), list(_ROOT.values())))
+    return "".join(lines)
+
+
+def product_index(filesets: Sequence[FilesetEntry], labels: Sequence[str | None] = ()) -> str:
+    """Return the index of a product: `filesets` in the order given, with its own columns up to the first without label.
+
+    The columns are as wide as their longest value.
+    """
+    shown = list(_defined(labels))
+    table = [["# filesetID", "time registered", "type", *_clean(shown)]]
+    for entry in filesets:
+        values = [*entry.values, *[None] * len(shown)][: len(shown)]
+        row = [entry.name, _time_text(entry.registered), entry.type]
+        table.append(_clean([*row, *("null" if value is None else value for value in values)]))
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    return "".join(_line(row, widths) for row in table)
+
+
+def fileset_index(files: Sequence[FileEntry], labels: Mapping[str, Sequence[str | None]] | None = None) -> str:
+    """Return the index of a fileset: `files` in the order given, with a new header where the columns change.
+
+    Parameters
+    ----------
+    files : sequence of FileEntry
+        Their values are shown up to the first that is None, at most four.
+    labels : mapping, optional
+        Labels of the columns of each file type that has some.
+    """
+    widths = [*_FILESET.values(), *[_TYPE_WIDTH] * _TYPE_COLUMNS]
+    lines: list[str] = []
+    shown = None
+    for entry in files:
+        header = _fileset_header((labels or {}).get(entry.type, ()), widths)
+        if header != shown:
+            lines.append(header)
+            shown = header
+        row = [entry.name, str(entry.bytes), entry.md5, entry.type, *_defined(entry.values[:_TYPE_COLUMNS])]
+        lines.append(_line(_clean(row), widths))
+    return "".join(lines) or _fileset_header((), widths)
+
+
+def read_root_index(text: str) -> list[ProductEntry]:
+    """Return the rows of a root index that keep the rules."""
+
+    def parse(fields: list[str]) -> ProductEntry:
+        name, last, updated, kind, description = fields[:5]
+        newest = None if last == "none" else _name(last)
+        return ProductEntry(_name(name), newest, _time(updated), _name(kind), description)
+
+    return _read(text, parse)
+
+
+def read_product_index(text: str) -> list[FilesetEntry]:
+    """Return the rows of a product's index that keep the rules, in their order: the last is the newest."""
+
+    def parse(fields: list[str]) -> FilesetEntry:
+        name, registered, kind, *values = fields
+        texts = tuple(None if value == "null" else value for value in values)
+        return FilesetEntry(_name(name), _time(registered), _name(kind), texts)
+
+    return _read(text, parse)
+
+
+def read_fileset_index(text: str) -> list[FileEntry]:
+    """Return the rows of a fileset's index that keep the rules, in their order; an md5 may be empty."""
+
+    def parse(fields: list[str]) -> FileEntry:
+        name, size, md5, kind, *values = fields
+        return FileEntry(_name(name), int(_match(_SIZE, size)), _match(_MD5, md5), _name(kind), tuple(values))
+
+    return _read(text, parse)
+
+
+def _line(fields: Sequence[str], widths: Sequence[int]) -> str:
+    return "".join(f"{field:<{width}}|" for field, width in zip(fields, widths, strict=False)) + "\n"
+
+
+def _fileset_header(labels: Sequence[str | None], widths: Sequence[int]) -> str:
+    return _line([*_FILESET, *_clean(_defined(labels[:_TYPE_COLUMNS]))], widths)
+
+
+def _clean(fields: Iterable[str]) -> list[str]:
+    # A client drops a row with such a character; the rest of the text is worth more than the character.
+    return [_BREAKS_A_ROW.sub(" ", field) for field in fields]
+
+
+def _defined(texts: Iterable[str | None]) -> Iterator[str]:
+    for text in texts:
+        if text is None:
+            return
+        yield text
+
+
+def _time_text(moment: datetime) -> str:
+    return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="seconds") + "Z"
+
+
+def _read(text: str, parse: Callable[[list[str]], T]) -> list[T]:
+    entries = []
+    for line in text.split("\n"):
+        if "#" in line:  # a header, or a row that the rules forbid
+            continue
+        fields = [field.strip(" \t\r") for field in line.split("|")]
+        with suppress(ValueError):
+            entries.append(parse(fields if fields[-1] else fields[:-1]))
+    return entries
+
+
+def _match(pattern: re.Pattern[str], field: str) -> str:
+    if not pattern.fullmatch(field):
+        raise ValueError(field)
+    return field
+
+
+def _name(field: str) -> str:
+    return _match(_NAME, field)
+
+
+def _time(field: str) -> datetime:
+    return datetime.fromisoformat(_match(_TIME, field))
