@@ -27,7 +27,7 @@ bench: .venv/ready ## benchmarks, as ratios to a peer in the same run
 	$(BIN)/python -m benchmarks
 
 docs: .venv/ready ## write the generated pages
-	$(BIN)/python -m docs
+	$(BIN)/python docs/generate.py
 
 clean: ## remove what the targets made
 	rm -rf .venv demo-home .pytest_cache .mypy_cache .ruff_cache .hypothesis
