@@ -2,7 +2,8 @@
 
 On disk a fileset is ``<root>/<product>/<fileset>/``; the registry is in the database, and the three levels of
 index.txt are written from it. Whoever dies on the way leaves at most files under private names, a directory that
-nobody lists, or an index that lacks the newest fileset: doing the same again mends each.
+nobody lists, an index that lacks the newest fileset, or, between the two renames that replace a fileset, none in its
+place: doing the same again mends each.
 """
 
 from __future__ import annotations
@@ -380,7 +381,10 @@ def _numbered(values: Sequence[str]) -> dict[str, Any]:
 
 
 def _values(row: Model, prefix: str) -> tuple[str | None, ...]:
-    return tuple(getattr(row, f"{prefix}_{i}") for i in range(_COLUMNS))
+    values = [getattr(row, f"{prefix}_{i}") for i in range(_COLUMNS)]
+    while values and values[-1] is None:
+        values.pop()
+    return tuple(values)
 
 
 def _labels() -> dict[str, list[str | None]]:
