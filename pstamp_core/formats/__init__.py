@@ -1,1 +1,39 @@
 """The tables that users send and get: PS1_PS_REQUEST, PS1_PS_RESULTS, their text forms and their checks."""
+
+from pstamp_core.formats.checks import JOB_TYPES, Finding, check_request, check_rows
+from pstamp_core.formats.mdc import read_mdc, results_mdc
+from pstamp_core.formats.request import (
+    CoordMask,
+    Option,
+    RequestRow,
+    RequestTable,
+    name_is_valid,
+    read_request,
+    write_request,
+)
+from pstamp_core.formats.results import Results, read_results, request_columns, write_results
+from pstamp_core.formats.text import format_text, make_request, parse_targets, parse_text
+
+__all__ = [
+    "JOB_TYPES",
+    "CoordMask",
+    "Finding",
+    "Option",
+    "RequestRow",
+    "RequestTable",
+    "Results",
+    "check_request",
+    "check_rows",
+    "format_text",
+    "make_request",
+    "name_is_valid",
+    "parse_targets",
+    "parse_text",
+    "read_mdc",
+    "read_request",
+    "read_results",
+    "request_columns",
+    "results_mdc",
+    "write_request",
+    "write_results",
+]
