@@ -1,1 +1,7 @@
 """Pixels: the region of a stamp, reading an image once for many stamps, cutting, writing products."""
+
+from pstamp_core.stamps.cutting import InputFiles, Stamp, cut
+from pstamp_core.stamps.region import Option, StampRequest
+from pstamp_core.stamps.sheet import contact_sheet
+
+__all__ = ["InputFiles", "Option", "Stamp", "StampRequest", "contact_sheet", "cut"]
