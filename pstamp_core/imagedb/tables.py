@@ -1,8 +1,8 @@
 """The tables of an image database (gpc1 and its like), with the columns that the stamp server relies on.
 
 Names and types are those of IPP's `dbconfig/{raw,chip,cam,warp,diff,stack,skycell}.md`; positions of exposures are in
-radians there, and stay so. A real gpc1 has many more columns, which are not read. `pstampFootprint` and
-`pstampFootprintCell` are ours: where each image lies on the sky.
+radians there, and stay so. A real gpc1 has many more columns, which are not read. `pstampFootprint` and `pstampImage`
+are ours: where each image lies on the sky.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from peewee import (
 )
 
 from pstamp_core.database import NameField, Table, UtcDateTimeField
+
+PATH_LENGTH = 700  # the longest path that MySQL can keep unique together with an HDU number
 
 
 class rawExp(Table):
@@ -305,44 +307,51 @@ class skycell(Table):
 
 
 class pstampFootprint(Table):
-    """Ours: where one image (a component of a stage) lies on the sky, with its WCS for the exact test.
+    """Ours: a piece of sky, as one image or many images on the same pixels cover it.
 
-    ``path`` and ``hdu`` are set for images whose file the rules of the camera do not name (a user's own images).
+    Warps, differences and stacks of one skycell share a footprint. ``x y z`` is the unit vector of its centre (ICRS),
+    ``chord`` the length of the straight line from there to its farthest point, ``cell`` the HEALPix cell of the
+    centre as a UNIQ number (4 * 4**order + pixel, nested) at the finest order whose cells are wider than that, 0 for
+    a footprint wider than any cell. ``corners`` is a JSON list of four [RA, Dec] in degrees, first pixel first and
+    along the edge; ``wcs`` holds the cards of the header that astrometry depends on, a line each.
     """
 
     footprint_id = AutoField()
-    stage = NameField(8)
-    stage_id = BigIntegerField()
-    component = NameField()
-    tess_id = NameField(null=True)
+    digest = NameField(32, unique=True)
+    cell = BigIntegerField(index=True)
+    x = DoubleField()
+    y = DoubleField()
+    z = DoubleField()
+    chord = DoubleField()
     naxis1 = IntegerField()
     naxis2 = IntegerField()
     corners = TextField()
     wcs = TextField()
-    path = TextField(null=True)
-    hdu = IntegerField(default=0)
-
-    class Meta:
-        """One footprint for each image."""
-
-        indexes = ((("stage", "stage_id", "component"), True),)
 
 
-class pstampFootprintCell(Table):
-    """Ours: the HEALPix cells that a footprint touches, as UNIQ numbers (4 * 4**order + pixel, nested)."""
+class pstampImage(Table):
+    """Ours: the footprint of each image, that is of each component of a run.
 
-    cell = BigIntegerField()
-    footprint_id = BigIntegerField(index=True)
+    ``path`` (absolute) and ``hdu`` (from 0) are set for images whose file the rules of the camera do not name: a
+    user's own images.
+    """
+
     stage = NameField(8)
+    stage_id = BigIntegerField()
+    component = NameField()
+    footprint_id = BigIntegerField()
+    path = NameField(PATH_LENGTH, null=True)
+    hdu = IntegerField(null=True)
 
     class Meta:
-        """Looked up by cell and stage."""
+        """One footprint for each image; one image for each HDU of a named file."""
 
-        primary_key = CompositeKey("cell", "stage", "footprint_id")
+        primary_key = CompositeKey("stage", "stage_id", "component")
+        indexes = ((("footprint_id", "stage"), False), (("path", "hdu"), True))
 
 
 TABLES: tuple[type[Model], ...] = (
     rawExp, rawImfile, chipRun, chipImfile, chipProcessedImfile, camRun, camProcessedExp, fakeRun, warpRun,
     warpSkyCellMap, warpImfile, warpSkyfile, diffRun, diffInputSkyfile, diffSkyfile, stackRun, stackInputSkyfile,
-    stackSumSkyfile, skycell, pstampFootprint, pstampFootprintCell,
+    stackSumSkyfile, skycell, pstampFootprint, pstampImage,
 )  # fmt: skip

@@ -1,0 +1,165 @@
+"""An image database: selection of images, a look at one component, and the footprints by which both are found."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pstamp_core.database import connect, create_tables, session, unit_of_work
+from pstamp_core.faults import UserError
+from pstamp_core.files import inside
+from pstamp_core.imagedb.dates import tai
+from pstamp_core.imagedb.footprints import footprint, store_footprints
+from pstamp_core.imagedb.images import ALWAYS, Image, Selection, file_names
+from pstamp_core.imagedb.select import Row, component_rows, select_rows
+from pstamp_core.imagedb.tables import TABLES
+
+if TYPE_CHECKING:
+    from astropy.io.fits import Header
+
+_SAME = ("stage", "stage_id", "component", "tess_id", "exp_id", "exp_name", "filter", "exp_time", "camera",
+         "data_group", "diff_mode", "run_state", "data_state", "fault", "quality", "hdu")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class OnSky:
+    """Where one image lies: what `ImageDB.add_footprints` takes.
+
+    Attributes
+    ----------
+    stage, stage_id, component : str, int, str
+        Which image.
+    header : Header
+        With its WCS.
+    naxis1, naxis2 : int
+        Its size in pixels.
+    path, hdu : str, int
+        File (absolute) and HDU (from 0) of an image that the rules of the camera do not name.
+    """
+
+    stage: str
+    stage_id: int
+    component: str
+    header: Header
+    naxis1: int
+    naxis2: int
+    path: str | None = None
+    hdu: int | None = None
+
+
+class ImageDB:
+    """One image database (gpc1 or its like).
+
+    Parameters
+    ----------
+    address : str
+        As `pstamp_core.database.connect` takes it.
+    root : Path, optional
+        Image paths in the database that are relative lie below it; without it there are none such.
+    """
+
+    def __init__(self, address: str, root: Path | None = None) -> None:
+        self.db = connect(address)
+        self.root = root
+
+    def session(self) -> AbstractContextManager[None]:
+        """Keep one connection for all calls within the block, instead of opening one for each."""
+        return session(self.db, TABLES)
+
+    def create(self) -> None:
+        """Make the tables that are not there yet."""
+        with self.session():
+            create_tables(self.db, TABLES)
+
+    def select(self, wanted: Selection) -> list[Image]:
+        """Return the images that match, at least one: by exposure, newest run first, then by component.
+
+        Raises
+        ------
+        FinalError
+            With a sentence that says what excluded the images: 23 nothing matches, 28 the position is on none of the
+            images, 25 it is not known where they lie, 11 REQ_TYPE and IMG_TYPE don't go together here.
+        UserError
+            21: a value is none, or more images match than one row may have.
+        RetryableError
+            The database does not answer.
+        """
+        with self.session():
+            return self._images(select_rows(wanted), wanted.options)
+
+    def component(self, stage: str, stage_id: int, component: str, options: int = 0) -> Image | None:
+        """Return one component as it is now, in any state; None if there is none, or no file name for it."""
+        with self.session():
+            rows = component_rows(stage, stage_id, component, options)
+            found = self._images([row for row in rows if row["path"] or row["path_base"]], options)
+        return found[0] if found else None
+
+    def add_footprint(
+        self,
+        stage: str,
+        stage_id: int,
+        component: str,
+        header: Header,
+        naxis1: int,
+        naxis2: int,
+        *,
+        path: str | None = None,
+        hdu: int | None = None,
+    ) -> None:
+        """Store where one image lies on the sky, in place of what was known of it; see `add_footprints`."""
+        self.add_footprints([OnSky(stage, stage_id, component, header, naxis1, naxis2, path, hdu)])
+
+    def add_footprints(self, images: Iterable[OnSky]) -> None:
+        """Store where images lie on the sky, in place of what was known of them, all or none.
+
+        Raises
+        ------
+        UserError
+            21: one of them has no usable WCS; the sentence names it.
+        """
+        shapes: dict[str, Row] = {}
+        places: list[Row] = []
+        for image in images:
+            try:
+                shape = footprint(image.header, image.naxis1, image.naxis2)
+            except UserError as error:
+                raise UserError(f"{image.stage} {image.stage_id} {image.component}: {error}") from error
+            shapes[shape["digest"]] = shape
+            places.append({
+                "stage": image.stage, "stage_id": image.stage_id, "component": image.component, "path": image.path,
+                "hdu": image.hdu, "digest": shape["digest"],
+            })  # fmt: skip
+        unit_of_work(self.db, TABLES, lambda: store_footprints(list(shapes.values()), places))
+
+    def _images(self, rows: list[Row], options: int) -> list[Image]:
+        dates = tai([row["dateobs"] for row in rows])
+        return [
+            self._image(row, row["mjd"] if date is None else date, options)
+            for row, date in zip(rows, dates, strict=True)
+        ]
+
+    def _image(self, row: Row, mjd_obs: float | None, options: int) -> Image:
+        if row["path"]:
+            files: dict[str, Path | None] = {"image": Path(row["path"])}
+        else:
+            files = self._files(row, options)
+        products = ("image", "mask", "variance", "sources", "psf", "backmdl", "exposure", "number")
+        values: dict[str, Any] = {product: files.get(product) for product in products}
+        values |= {name: row[name] for name in _SAME} | {"mjd_obs": mjd_obs}
+        for name, column in (("ra_obs", "ra"), ("dec_obs", "decl")):
+            values[name] = None if row[column] is None else math.degrees(row[column])
+        return Image(**values)
+
+    def _files(self, row: Row, options: int) -> dict[str, Path | None]:
+        base: str = row["path_base"]
+        if self.root is not None and not Path(base).is_absolute():
+            base = str(inside(self.root, base))
+        if row["stage"] == "raw":
+            return {"image": Path(base)}
+        names = file_names(row["stage"], base, options, bothways=bool(row["bothways"]))
+        paths = {product: Path(name) for product, name in names.items()}
+        return {product: path for product, path in paths.items() if product in ALWAYS or path.is_file()}
