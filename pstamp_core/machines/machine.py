@@ -254,6 +254,8 @@ class FaultClass(Enum):
     @classmethod
     def of(cls, fault: int) -> FaultClass:
         """Return the class of a code."""
+        if fault < 0:
+            raise Bug(f"fault {fault}: expected 0 or more")
         return cls.NONE if fault == 0 else cls.RETRYABLE if is_retryable(fault) else cls.FINAL
 
 
@@ -352,7 +354,7 @@ class Machine:
         Raises
         ------
         LeaseLost
-            The event is one of a worker's, and the row is no longer its own.
+            The event is one of a worker's, and the lease is not the caller's.
         IllegalTransition
             The event is not possible in this state, or a guard refuses it.
         """
@@ -379,7 +381,8 @@ class Machine:
         edges = [edge for each, source, _, edge in self.arrows() if each is event and source is row.state]
         all_edges = [edge for edge in self.edges if edge.event is event]
         ways = ", ".join(each.value for each in self.events(row.state)) or "none, it has ended"
-        if all_edges and all(Guard.HELD in edge.guards for edge in all_edges):
+        workers = bool(all_edges) and all(Guard.HELD in edge.guards for edge in all_edges)
+        if workers and not Guard.HELD.holds(row, args):
             return LeaseLost(
                 f"{self._title(row)}: {event.value} refused, it is {row.state.value} (fault {row.fault}) and "
                 f"belongs to {row.lease_owner or 'nobody'}, not to {args.owner or 'nobody'}"

@@ -77,7 +77,7 @@ REQUEST = Machine(
         ),
         Edge(
             Event.EXPIRE, (RequestState.STOP,), RequestState.GOTO_CLEANED, "clean, operator",
-            "Kept long enough, or not wanted any more.",
+            "Kept long enough, or not wanted any more.", start_afresh,
         ),
         Edge(
             Event.CLEAN, (RequestState.GOTO_CLEANED,), RequestState.CLEANED, "clean",
