@@ -1,0 +1,130 @@
+"""What the tests share: a store on each engine, a clock that stands still, and makers of rows.
+
+The engine is SQLite, and with PSTAMP_TEST_MYSQL = mysql://user@host:port/name of a database that may be emptied also
+MySQL or MariaDB.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pstamp_core.machines import Args, DependentState, Event, JobState, RequestState
+from pstamp_core.store import TABLES, Label, Store, Worked, fire, moment, pstampDependent, pstampJob, pstampRequest
+
+MYSQL = os.environ.get("PSTAMP_TEST_MYSQL", "")
+ENGINES = ["sqlite", *(["mysql"] if MYSQL else [])]
+
+NOW = 1_800_000_000_000_000
+SECOND = 1_000_000
+
+
+class Clock:
+    """Microseconds since 1970 UTC, moved by hand."""
+
+    def __init__(self) -> None:
+        self.now = NOW
+
+    def __call__(self) -> int:
+        return self.now
+
+    def forward(self, seconds: float) -> None:
+        self.now += int(seconds * SECOND)
+
+
+@pytest.fixture(params=ENGINES)
+def engine(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def address(engine: str, tmp_path: Path) -> str:
+    """The address of a database without tables."""
+    if engine == "sqlite":
+        return str(tmp_path / "pstamp.db")
+    empty = Store(MYSQL)
+    with empty.reading():
+        empty.db.drop_tables(TABLES, safe=True)
+    return MYSQL
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def store(address: str, clock: Clock) -> Iterator[Store]:
+    """A fresh store, connected, with its tables bound: a test reads rows by their classes."""
+    fresh = Store(address, clock)
+    fresh.create()
+    with fresh.reading():
+        yield fresh
+    fresh.db.close()
+
+
+@pytest.fixture
+def other(store: Store, address: str, clock: Clock) -> Iterator[Store]:
+    """The same database through a second connection, as another process has it."""
+    second = Store(address, clock)
+    yield second
+    second.db.close()
+
+
+class Rows:
+    """Makes rows in any state, without history, in the store that is bound."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self._number = count(1)
+
+    def request(self, state: RequestState = RequestState.RUN, **columns: Any) -> pstampRequest:
+        at = moment(self.clock.now)
+        values = {"name": f"request_{next(self._number)}", "uri": "a.fits", "registered": at, "timestamp": at}
+        return pstampRequest.create(**{**values, "state": state, **columns})
+
+    def job(self, request: pstampRequest | None = None, state: JobState = JobState.RUN, **columns: Any) -> pstampJob:
+        request = request or self.request()
+        return pstampJob.create(**{"req_id": request.req_id, "image": "a.fits", "state": state, **columns})
+
+    def dependent(self, state: DependentState = DependentState.NEW, **columns: Any) -> pstampDependent:
+        number = next(self._number)
+        key = f"gpc1|warp|{number}|skycell.1" if state in (DependentState.NEW, DependentState.HOLD) else None
+        values = {"stage": "warp", "stage_id": number, "component": "skycell.1", "imagedb": "gpc1", "open_key": key}
+        return pstampDependent.create(**{**values, "state": state, **columns})
+
+    def label(self, label: str, priority: int = 0, *, active: bool = True) -> Label:
+        return Label.create(label=label, priority=priority, active=active)
+
+    def args(self, owner: str = "w1", **values: Any) -> Args:
+        """What worker `owner` brings with an event, now: a lease of 60 s, a back-off of 10 s per fault."""
+        back_off: Callable[[int], int] = lambda faults: 10 * SECOND * faults  # noqa: E731
+        usual = {"who": owner, "owner": owner, "lease": 60 * SECOND, "delay": 5 * SECOND, "backoff": back_off}
+        return Args(**{"now": self.clock.now, **usual, **values})
+
+
+@pytest.fixture
+def rows(clock: Clock) -> Rows:
+    return Rows(clock)
+
+
+@pytest.fixture
+def do(store: Store, rows: Rows) -> Callable[..., Any]:
+    """Fire one event on one row in a unit of work of its own; returns the changed row."""
+
+    def one(row: Worked, event: Event, owner: str = "w1", **values: Any) -> Any:
+        (changed,) = store.work(lambda: fire([row], event, rows.args(owner, **values)))
+        return changed
+
+    return one
+
+
+@pytest.fixture
+def reread() -> Callable[..., Any]:
+    """Read a row again."""
+    return lambda row: type(row).get_by_id(row.id_)
