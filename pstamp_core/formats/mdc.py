@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from pstamp_core.faults import UserError
-from pstamp_core.formats.tables import MAX_BYTES, ascii_of, number_text, read_table, shown, text_of
+from pstamp_core.formats.results import MAX_BYTES, MAX_ROWS
+from pstamp_core.formats.tables import ascii_of, number_text, read_table, shown, text_of
 
 _TYPES = {"A": "STR", "B": "U8", "I": "S16", "J": "S32", "V": "U32", "K": "S64", "E": "F32", "D": "F64", "L": "BOOL"}
 _INTEGERS = {f"{sign}{bits}" for sign in "SU" for bits in (8, 16, 32, 64)}
 
 
-def results_mdc(path: Path, *, max_rows: int = 10_000_000, max_bytes: int = 10 * MAX_BYTES) -> str:
+def results_mdc(path: Path, *, max_rows: int = MAX_ROWS, max_bytes: int = MAX_BYTES) -> str:
     """Return any binary table as `pstampdump` prints it: for each row ``ROW_<n> METADATA``, its columns, ``END``.
 
     A line is name, type and value, not indented. Numbers have as many digits as reading them back exactly takes. An

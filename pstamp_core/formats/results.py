@@ -12,12 +12,13 @@ from typing import Any, NamedTuple
 
 from pstamp_core.faults import Bug, UserError, fault_name, fault_sentence
 from pstamp_core.formats.request import RequestRow
-from pstamp_core.formats.tables import MAX_BYTES, ascii_of, read_table, shown, text_of, write_table
+from pstamp_core.formats.tables import ascii_of, read_table, shown, text_of, write_table
 
 EXTNAME = "PS1_PS_RESULTS"
 EXTVER = 1
-MAX_ROWS = 10_000_000
+MAX_ROWS = 1_000_000
 """Most rows of a results table that is read back: a request has fewer rows, but a row has many products."""
+MAX_BYTES = 2_000_000_000
 
 _RANGES = {"J": (-(2**31), 2**31 - 1), "V": (0, 2**32 - 1), "K": (-(2**63), 2**63 - 1)}
 
@@ -180,7 +181,7 @@ def _cell(column: ResultColumn, value: Any) -> Any:
     return held
 
 
-def read_results(path: Path, *, max_rows: int = MAX_ROWS, max_bytes: int = 10 * MAX_BYTES) -> Results:
+def read_results(path: Path, *, max_rows: int = MAX_ROWS, max_bytes: int = MAX_BYTES) -> Results:
     """Read a results table, ours or the original's; columns that it lacks are missing from its rows.
 
     Raises

@@ -19,6 +19,8 @@ from pstamp_core.files import written
 
 MAX_ROWS = 100_000
 MAX_BYTES = 200_000_000
+MAX_CARDS = 10_000
+"""Longest header that is parsed, in cards of 80 bytes; 999 columns need a third of it."""
 MAX_WIDTH = 1024
 """Widest text cell that is read, in bytes; the widest column of a request has 64."""
 
@@ -85,6 +87,7 @@ def read_table(
     from astropy.io import fits
 
     content = _content(path, max_bytes)
+    _check_header(path, content, 0)
     try:
         with (
             warnings.catch_warnings(action="ignore"),  # astropy repairs what it can; what it can't, it raises
@@ -96,6 +99,8 @@ def read_table(
                 disable_image_compression=True,
             ) as hdus,
         ):
+            primary = hdus[0].fileinfo()
+            _check_header(path, content, primary["datLoc"] + primary["datSpan"])
             try:
                 hdu = hdus[1]
             except IndexError:
@@ -111,7 +116,7 @@ def read_table(
     except UserError:
         raise
     except Exception as error:  # a damaged header raises nearly anything in astropy
-        reason = str(error).splitlines()[0][:100] if str(error) else type(error).__name__
+        reason = ascii_of(" ".join(str(error).split()))[:100] or type(error).__name__
         raise _refuse(path, f"the file is damaged ({reason})", "a FITS binary table") from None
 
 
@@ -130,6 +135,14 @@ def _content(path: Path, max_bytes: int) -> bytes:
     if not content.startswith(b"SIMPLE  ="):
         raise _refuse(path, "this is not a FITS file", "a file that begins with SIMPLE, not compressed")
     return content
+
+
+def _check_header(path: Path, content: bytes, start: int) -> None:
+    """Look for the END of the header that begins at `start`, before astropy parses without bounds."""
+    end = b"END".ljust(80)
+    cards = range(start, min(len(content), start + 80 * MAX_CARDS), 80)
+    if cards and not any(content[n : n + 80] == end for n in cards):
+        raise _refuse(path, "a header has no END", f"one within {MAX_CARDS} cards")
 
 
 def _check_size(path: Path, hdu: Any, size: int, max_rows: int) -> None:
