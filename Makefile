@@ -12,7 +12,7 @@ help: ## list the targets
 	@touch $@
 
 demo: .venv/ready ## simulated survey -> request -> stamps, in ./demo-home
-	$(BIN)/pstamp demo
+	@PATH="$(CURDIR)/$(BIN):$$PATH" sh simtest/demo.sh
 
 test: .venv/ready ## the whole test suite
 	$(BIN)/python -m pytest -n auto

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import tomllib
 from dataclasses import dataclass, fields
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ class Settings:
     max_rows : int
         Rows in a request file.
     max_stamp_pixels : int
-        Width and height of a stamp in pixels; a whole file may be larger.
+        Width or height of a stamp in pixels; its square bounds the pixels of a stamp that is not square.
     max_jobs : int
         Jobs that one request may lead to.
     lossy : bool
@@ -123,7 +124,7 @@ def load_settings(home: Path, database: str | None = None) -> Settings:
             raise _wrong(f"{path}: unknown key {key!r}; the keys are {', '.join(known)}")
         if not isinstance(value, _TYPES[known[key]]) or (isinstance(value, bool) and known[key] != "bool"):
             raise _wrong(f"{path}: {key} = {value!r}; expected {known[key]}")
-        if isinstance(value, (int, float)) and not isinstance(value, bool) and value < 0:
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and not 0 <= value < inf:
             raise _wrong(f"{path}: {key} = {value!r}; expected 0 or more")
     if database:
         values["database"] = database

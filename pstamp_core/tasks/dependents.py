@@ -1,0 +1,67 @@
+"""Looking at the components that jobs wait for (`pstamp_checkdependent.pl`)."""
+
+from __future__ import annotations
+
+from pstamp_core.faults import Fault, RetryableError
+from pstamp_core.machines import Event
+from pstamp_core.store import dependents_to_check, fire, pstampDependent, pstampProject, waiting_jobs
+from pstamp_core.tasks.server import Server, verdict_on
+
+
+def check_dependents(server: Server, limit: int) -> int:
+    """Claim and look at up to `limit` dependents; return how many changed.
+
+    A component that is there makes its dependent `full` and its jobs eligible; one that is gone stops both with its
+    code; any other is looked at again after a while, with the reason kept for whoever asks.
+    """
+    dependents = server.store.work(
+        lambda: server.store.claim(dependents_to_check(server.store.now()), server.args(), limit)
+    )
+    changed = 0
+    for dependent in dependents:
+        with server.attempt(dependent):
+            changed += check_dependent(server, dependent)
+    return changed
+
+
+def check_dependent(server: Server, dependent: pstampDependent) -> bool:
+    """Look at the component of the claimed `dependent`; return whether it can be waited for no longer.
+
+    Raises
+    ------
+    LeaseLost
+        Somebody else took the dependent over.
+    RetryableError
+        The image database does not answer, or does not know the component (only a positive finding is final).
+    """
+    with server.store.reading():
+        project = pstampProject.get_or_none(pstampProject.dbname == dependent.imagedb)
+    imageroot = project.imageroot if project else ""
+    image = server.imagedb_at(dependent.imagedb, imageroot).component(
+        dependent.stage, dependent.stage_id, dependent.component
+    )
+    name = f"{dependent.stage} {dependent.stage_id} {dependent.component}"
+    if image is None:
+        raise RetryableError(f"{name}: not in image database {dependent.imagedb}", Fault.PS_EXIT_PROG_ERROR)
+    verdict = verdict_on(image)
+    if verdict.fault:
+        server.store.work(lambda: _close(server, dependent, verdict.fault, verdict.reason))
+    elif verdict.waits:
+        server.store.work(
+            lambda: fire([dependent], Event.RELEASE, server.args(), note=verdict.reason, reason=verdict.reason)
+        )
+        return False
+    else:
+        server.store.work(lambda: fire([dependent], Event.SATISFY, server.args(), reason=""))
+    return True
+
+
+def _close(server: Server, dependent: pstampDependent, fault: int, reason: str) -> None:
+    """Close a dependent whose component is gone, and stop its jobs with the same code."""
+    fire([dependent], Event.FAULT, server.args(fault=fault), note=reason, reason=reason)
+    stop_waiting_jobs(server, [dependent], fault, reason)
+
+
+def stop_waiting_jobs(server: Server, dependents: list[pstampDependent], fault: int, reason: str) -> None:
+    """Stop the open jobs of closed `dependents`; part of the unit of work that closes them."""
+    fire(waiting_jobs(dependents), Event.GIVE_UP, server.args(fault=fault), note=reason, sentence=reason)

@@ -1,0 +1,103 @@
+"""Publishing: when no job of a request is open, its results go to the data store (`pstamp_finish.pl`)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pstamp_core.faults import Bug, fault_name, fault_sentence
+from pstamp_core.files import StoredFile, measure, write_text
+from pstamp_core.formats import results_mdc, write_results
+from pstamp_core.machines import Event
+from pstamp_core.store import fire, open_jobs, pstampJob, pstampRequest, requests_to_finish
+from pstamp_core.tasks.server import Server
+
+PARSE_ERRORS = "parse_error.txt"
+
+
+def finish_requests(server: Server, limit: int) -> int:
+    """Claim and finish up to `limit` requests; return how many were claimed."""
+    requests = server.store.work(
+        lambda: server.store.claim(requests_to_finish(server.store.now()), server.args(), limit)
+    )
+    for request in requests:
+        with server.attempt(request):
+            finish_request(server, request)
+    return len(requests)
+
+
+def finish_request(server: Server, request: pstampRequest) -> None:
+    """Publish the results of the claimed `request`, and stop it.
+
+    May be repeated at any point: the fileset is the request's own, and is published once.
+
+    Raises
+    ------
+    LeaseLost
+        Somebody else took the request over.
+    RetryableError
+        Disk or database fail; the fileset is not there, or whole.
+    """
+    outdir = Path(request.outdir) if request.outdir else server.work_directory(request.req_id, server.store.now())
+    outdir.mkdir(parents=True, exist_ok=True)
+    with server.store.reading():
+        jobs = list(pstampJob.select().where(pstampJob.req_id == request.req_id))
+    if not jobs:
+        raise Bug(f"request {request.req_id}: no jobs, though every request gets at least one")
+    jobs.sort(key=lambda job: (int(job.rownum), job.job_id))
+    write_results(outdir / "results.fits", request.name, request.req_id, [row for job in jobs for row in _rows(job)])
+    write_text(outdir / "results.mdc", results_mdc(outdir / "results.fits"))
+    files = [measure(outdir / "results.fits", "table"), measure(outdir / "results.mdc", "text")]
+    errors = [f"{fault_name(job.fault)} ({job.fault}): {_sentence(job)}" for job in jobs if job.fault]
+    if errors:
+        write_text(outdir / PARSE_ERRORS, "\n".join(errors) + "\n")
+        files.append(measure(outdir / PARSE_ERRORS, "text"))
+    files += [_stored(product) for job in jobs for product in _products(job)]
+
+    def still_ours() -> None:
+        server.store.work(lambda: fire([request], Event.HEARTBEAT, server.args()))
+
+    product = request.outProduct or server.settings.product
+    server.datastore.add_product(product, "PSRESULTS", "Results of the postage stamp server", ("req_id",))
+    server.datastore.publish(
+        product, request.name, "PSRESULTS", files, values=(str(request.req_id),), before_rename=still_ours
+    )
+    server.store.work(
+        lambda: fire([request], Event.FINISH, server.args(open_jobs=open_jobs(request)), outdir=str(outdir))
+    )
+
+
+def _products(job: pstampJob) -> list[dict[str, Any]]:
+    return list(json.loads(job.result)["products"]) if job.result else []
+
+
+def _stored(product: dict[str, Any]) -> StoredFile:
+    return StoredFile(Path(product["path"]), product["name"], product["type"], product["bytes"], product["md5"])
+
+
+def _sentence(job: pstampJob) -> str:
+    return job.sentence or fault_sentence(job.fault)
+
+
+def _rows(job: pstampJob) -> Iterator[dict[str, Any]]:
+    """Yield the results rows of a job: one for each product, or one that says why there is none."""
+    params = json.loads(job.params) if job.params else {}
+    result = json.loads(job.result) if job.result else {}
+    row: dict[str, Any] = {
+        "ROWNUM": int(job.rownum), "ERROR_CODE": job.fault, "ERROR_STR": fault_name(job.fault), "JOB_ID": job.job_id,
+        "CAUSE": job.cause, "SENTENCE": _sentence(job), "INPUT_IMAGE": Path(job.image).name,
+        **params.get("row", {}), **params.get("observation", {}),
+    }  # fmt: skip
+    for name in ("RA_DEG", "DEC_DEG", "FRAC_IMAGE", "FRAC_FINITE"):
+        if result.get(name) is not None:
+            row[name] = result[name]
+    for prefix, box in (("BOX", result.get("box")), ("IMG", result.get("on_image"))):
+        if box:
+            row |= dict(zip((f"{prefix}_X0", f"{prefix}_Y0", f"{prefix}_NX", f"{prefix}_NY"), box, strict=True))
+    products = _products(job)
+    for product in products:
+        yield {**row, "IMG_NAME": product["name"], "MD5": product["md5"]}
+    if not products:
+        yield row

@@ -1,0 +1,127 @@
+"""Running jobs: all stamps of one image at a time.
+
+A worker claims jobs of one image, cuts them in one go, and for each stamp makes sure that the lease is still its own
+before the products get their public names and the job its outcome (`pstamp_job_run.pl`, but by image).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pstamp_core.faults import LeaseLost, PstampError
+from pstamp_core.files import StoredFile, publish
+from pstamp_core.machines import Event
+from pstamp_core.stamps import InputFiles, Stamp, StampRequest, cut
+from pstamp_core.store import fire, pstampJob
+from pstamp_core.tasks.server import Progress, Server, image_files
+
+QUANTISE = 4
+"""Quantisation level of lossy products: the noise spans this many steps (one sigma is 4 bits in IPP's recipes)."""
+
+
+def run_jobs(server: Server, limit: int, progress: Progress | None = None) -> int:
+    """Claim up to `limit` jobs of one image and run them; return how many were claimed."""
+    jobs = server.store.work(lambda: server.store.claim_jobs(server.args(), limit))
+    if jobs:
+        run_claimed_jobs(server, jobs, progress)
+    return len(jobs)
+
+
+def run_claimed_jobs(server: Server, jobs: Sequence[pstampJob], progress: Progress | None = None) -> None:
+    """Run claimed `jobs`, all of one image; each gets its own outcome.
+
+    Races tolerated: a job that was taken over, given up or cancelled meanwhile loses its products, which never got
+    their public names.
+    """
+    open_jobs = {int(job.job_id): job for job in jobs}
+    try:
+        params = {number: json.loads(job.params) for number, job in open_jobs.items()}
+        files = _input_files(server, jobs[0], params[int(jobs[0].job_id)])
+        requests = [_stamp_request(job, params[number]) for number, job in open_jobs.items()]
+        settings = server.settings
+        for outcome in cut(
+            files, requests, token=server.worker, max_pixels=settings.max_stamp_pixels**2,
+            quantise=QUANTISE if settings.lossy else 0,
+        ):  # fmt: skip
+            if isinstance(outcome, Stamp):
+                _deliver(server, open_jobs.pop(outcome.job_id), outcome)
+            else:
+                number, error = outcome
+                server.record(open_jobs.pop(number), error)
+            if progress:
+                progress("run jobs", len(jobs) - len(open_jobs), len(jobs))
+    except Exception as error:
+        for job in open_jobs.values():
+            server.record(job, error)
+
+
+def _input_files(server: Server, job: pstampJob, params: dict[str, Any]) -> InputFiles:
+    """Return the files of the image of `job`; those of one that was made again meanwhile are looked up anew."""
+    paths = params["files"]
+    if job.dep_id:
+        image = server.imagedb_at(params["imagedb"], params["imageroot"]).component(
+            params["stage"], params["stage_id"], params["component"], int(job.options)
+        )
+        if image is not None:
+            paths = image_files(image)
+    hdu = -1 if params["hdu"] is None else params["hdu"]
+    planes: dict[str, Any] = {name: Path(path) if path else None for name, path in paths.items()}
+    return InputFiles(hdu=hdu, **planes)
+
+
+def _stamp_request(job: pstampJob, params: dict[str, Any]) -> StampRequest:
+    whole = params["whole_file"]
+    row = params["row"]
+    return StampRequest(
+        job_id=int(job.job_id),
+        center=(params["center"][0], params["center"][1]),
+        center_in_pixels=params["center_in_pixels"] or whole,
+        size=(0.0, 0.0) if whole else (params["size"][0], params["size"][1]),
+        size_in_pixels=params["size_in_pixels"],
+        options=int(job.options),
+        base=Path(job.outputBase),
+        stage=params["stage"],
+        header=(
+            ("PSROWNUM", int(job.rownum), "row of the request"),
+            ("PSJOBID", int(job.job_id), "job that made this stamp"),
+            ("PSSTAGE", params["stage"], "stage of the input image"),
+            ("PSSTGID", params["stage_id"], "run of the input image"),
+            ("PSCOMP", params["component"], "component of the input image"),
+            ("PSPROJ", row["PROJECT"], "project of the input image"),
+        ),
+    )
+
+
+def _deliver(server: Server, job: pstampJob, stamp: Stamp) -> None:
+    """Give the products their public names and the job its success, if the lease is still ours."""
+    outdir = Path(job.outputBase).parent
+    try:
+        (job,) = server.store.work(lambda: fire([job], Event.HEARTBEAT, server.args()))
+        for product in stamp.products:
+            publish(product.path, outdir / product.name)
+        result = json.dumps(_result(stamp, outdir))
+        sentence = f"not known of this image: {', '.join(stamp.missing)}" if stamp.missing else ""
+        server.store.work(lambda: fire([job], Event.FINISH, server.args(), result=result, sentence=sentence))
+    except (PstampError, OSError) as error:
+        for product in stamp.products:
+            product.path.unlink(missing_ok=True)
+        if not isinstance(error, LeaseLost):
+            server.record(job, error)
+
+
+def _result(stamp: Stamp, outdir: Path) -> dict[str, Any]:
+    return {
+        "products": [_public(product, outdir) for product in stamp.products],
+        "RA_DEG": stamp.ra, "DEC_DEG": stamp.dec, "box": list(stamp.box), "on_image": list(stamp.on_image),
+        "FRAC_IMAGE": stamp.fraction_on_image, "FRAC_FINITE": stamp.fraction_finite,
+    }  # fmt: skip
+
+
+def _public(product: StoredFile, outdir: Path) -> dict[str, Any]:
+    return {
+        "path": str(outdir / product.name), "name": product.name, "type": product.type, "bytes": product.bytes,
+        "md5": product.md5,
+    }  # fmt: skip

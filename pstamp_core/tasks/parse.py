@@ -1,0 +1,398 @@
+"""Parsing: a request file becomes jobs.
+
+`pstamp_parser_run.pl` and `pstampparse.pl` in one: fetch the file, check it, find the images of each row, and store all
+jobs with the request's new state in one transaction. An error that the user made is an answer, never a fault.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from peewee import IntegrityError, fn
+
+from pstamp_core.faults import Fault, RetryableError, Stale, UserError
+from pstamp_core.files import written
+from pstamp_core.formats import (
+    JOB_TYPES,
+    Finding,
+    Option,
+    RequestRow,
+    RequestTable,
+    check_request,
+    check_rows,
+    name_is_valid,
+    read_request,
+    request_columns,
+)
+from pstamp_core.imagedb import Image, Selection
+from pstamp_core.machines import DependentState, Event, JobState
+from pstamp_core.store import (
+    fire,
+    make,
+    make_jobs,
+    moment,
+    pstampAccessLevel,
+    pstampDependent,
+    pstampJob,
+    pstampProject,
+    pstampRequest,
+    pstampUser,
+    pstampUserDomain,
+    requests_to_parse,
+)
+from pstamp_core.tasks.server import Progress, Server, image_files, verdict_on
+
+NAME_LENGTH = 64
+"""IMG_NAME of the results table; product names must fit."""
+LONGEST_SUFFIX = len(".exp.fits")
+
+
+# insert_many wants the same columns of every row
+_EMPTY_JOB: dict[str, Any] = {
+    "rownum": "0", "jobType": "none", "options": 1, "exp_id": 0, "image": "", "outputBase": None, "params": "",
+    "sentence": "", "fault": 0,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class PlannedJob:
+    """The columns of a job, and the component it waits for, if it does."""
+
+    columns: dict[str, Any]
+    need: dict[str, Any] | None = None
+
+
+@dataclass
+class Plan:
+    """What a request file leads to, before anything is stored."""
+
+    name: str | None = None
+    preview: bool = False
+    columns: dict[str, Any] = field(default_factory=dict)
+    jobs: list[PlannedJob] = field(default_factory=list)
+
+    def answer(self, fault: int, sentence: str, **columns: Any) -> None:
+        """Add a stopped job that carries an answer."""
+        answer = {"state": JobState.STOP, "fault": int(fault), "sentence": sentence}
+        self.jobs.append(PlannedJob(_EMPTY_JOB | columns | answer))
+
+
+@dataclass(frozen=True)
+class User:
+    """Who asks: access level, and what comes with it."""
+
+    name: str | None
+    level: int
+    product: str | None = None
+    label: str | None = None
+
+
+def parse_requests(server: Server, limit: int, progress: Progress | None = None) -> int:
+    """Claim and parse up to `limit` requests; return how many were claimed."""
+    requests = server.store.work(
+        lambda: server.store.claim(requests_to_parse(server.store.now()), server.args(), limit)
+    )
+    for request in requests:
+        with server.attempt(request):
+            parse_request(server, request, progress)
+    return len(requests)
+
+
+def parse_request(server: Server, request: pstampRequest, progress: Progress | None = None) -> None:
+    """Parse the claimed `request`.
+
+    Raises
+    ------
+    LeaseLost
+        Somebody else took the request over; nothing was stored.
+    RetryableError
+        A file, disk or database does not answer now; nothing was stored.
+    """
+    outdir = Path(request.outdir) if request.outdir else server.work_directory(request.req_id, server.store.now())
+    outdir.mkdir(parents=True, exist_ok=True)
+    plan = Plan(columns={"outdir": str(outdir), "reqType": "pstamp"})
+    try:
+        table = _fetch(server, request, outdir)
+    except UserError as error:
+        plan.columns["reqType"] = "unknown"
+        plan.answer(error.fault, str(error))
+    else:
+        plan.columns["uri"] = str(outdir / Path(request.uri).name)
+        _plan_request(server, request, table, plan, outdir, progress)
+    if not plan.jobs:
+        plan.answer(Fault.PSTAMP_NO_JOBS_QUEUED, "no row led to a job")
+    server.store.work(lambda: _store(server, request, plan))
+
+
+def _fetch(server: Server, request: pstampRequest, outdir: Path) -> RequestTable:
+    source = Path(request.uri)
+    copy = outdir / source.name
+    if source != copy:
+        try:
+            with written(copy) as private:
+                shutil.copyfile(source, private)
+        except FileNotFoundError:
+            raise RetryableError(f"request file {source}: no such file") from None
+    return read_request(copy, max_rows=server.settings.max_rows)
+
+
+def _plan_request(
+    server: Server, request: pstampRequest, table: RequestTable, plan: Plan, outdir: Path, progress: Progress | None
+) -> None:
+    file = Path(plan.columns["uri"])
+    settings = server.settings
+    finding = check_request(table, serve_v1=settings.serve_v1, path=file)
+    plan.name = table.req_name if name_is_valid(table.req_name) else None
+    if plan.name and _name_is_taken(server, request, plan.name):
+        plan.answer(
+            Fault.PSTAMP_DUP_REQUEST,
+            f"{file.name}: header: REQ_NAME = {plan.name!r} is in use by another request; send it under another name",
+        )
+        plan.name = None
+        return
+    if finding:
+        plan.answer(finding.fault, finding.sentence)
+        return
+    user = _look_up_user(server, table.email)
+    plan.columns["username"] = user.name
+    if user.level < 0:
+        plan.answer(
+            Fault.PSTAMP_NOT_AUTHORIZED, f"{file.name}: header: EMAIL = {table.email!r} has no access to this server"
+        )
+        return
+    if user.product and request.outProduct in (None, settings.product):
+        plan.columns["outProduct"] = user.product
+    if user.label and request.label in (None, "WEB", "WEB.UP"):
+        plan.columns["label"] = user.label
+    plan.preview = table.action == "PREVIEW"
+    projects = _Projects(server, user)
+    findings = check_rows(table, project_fault=projects.fault, max_size_pixels=settings.max_stamp_pixels, path=file)
+    for number, (row, problems) in enumerate(zip(table.rows, findings, strict=True)):
+        if problems:
+            plan.answer(problems[0].fault, _sentence(problems), **_row_columns(row))
+        else:
+            _plan_row(server, row, projects, plan, outdir)
+        if len(plan.jobs) > settings.max_jobs:
+            plan.jobs.clear()
+            plan.answer(
+                Fault.PSTAMP_INVALID_REQUEST,
+                f"{file.name}: the first {number + 1} rows lead to more than {settings.max_jobs} jobs; "
+                "send fewer rows, or narrow them",
+            )
+            return
+        if progress:
+            progress("parse rows", number + 1, len(table.rows))
+
+
+def _sentence(findings: list[Finding]) -> str:
+    return "; ".join(each.sentence for each in findings)
+
+
+def _name_is_taken(server: Server, request: pstampRequest, name: str) -> bool:
+    with server.store.reading():
+        return bool(
+            pstampRequest.select()
+            .where((pstampRequest.name == name) & (pstampRequest.req_id != request.req_id))
+            .exists()
+        )
+
+
+def _look_up_user(server: Server, email: str | None) -> User:
+    """Return the access of an e-mail address: the user's, else the domain's, else the default (`pstampparse.pl`)."""
+    if not email:  # version 1, served because the site says so
+        return User(None, server.settings.default_access_level)
+    user, domain = email.lower().split("@", 1)
+    with server.store.reading():
+        one = pstampUser.get_or_none(
+            (fn.LOWER(pstampUser.userName) == user) & (fn.LOWER(pstampUser.domainName) == domain)
+        )
+        all_ = pstampUserDomain.get_or_none(fn.LOWER(pstampUserDomain.domainName) == domain)
+    found = [each for each in (one, all_) if each is not None]
+    if not found:
+        return User(email, server.settings.default_access_level)
+    product = next((each.defaultProduct for each in found if each.defaultProduct), None)
+    label = next((each.defaultLabel for each in found if each.defaultLabel), None)
+    return User(email, found[0].accessLevel, product, label)
+
+
+class _Projects:
+    """The projects that a request names, looked up once each, with what the user may see of them."""
+
+    def __init__(self, server: Server, user: User) -> None:
+        self.server = server
+        self.user = user
+        self._known: dict[str, tuple[pstampProject | None, pstampAccessLevel | None]] = {}
+
+    def look_up(self, name: str) -> tuple[pstampProject | None, pstampAccessLevel | None]:
+        """Return a project and the rule of the user's level for it; names compare without regard to case."""
+        key = name.lower()
+        if key not in self._known:
+            with self.server.store.reading():
+                project = pstampProject.get_or_none(fn.LOWER(pstampProject.name) == key)
+                rule = pstampAccessLevel.get_or_none(
+                    (pstampAccessLevel.proj_id == (project.proj_id if project else 0))
+                    & (pstampAccessLevel.accessLevel == self.user.level)
+                )
+            self._known[key] = project, rule
+        return self._known[key]
+
+    def fault(self, name: str) -> tuple[int, str] | None:
+        """Return why the user can't have anything of a project, if so (checks 13 and 14)."""
+        project, rule = self.look_up(name)
+        if project is None or project.state != "enabled":
+            return Fault.PSTAMP_UNKNOWN_PROJECT, "there is no project of this name"
+        if rule is None or rule.mjd_max < 0:
+            return Fault.PSTAMP_NOT_AUTHORIZED, f"access level {self.user.level} may not use it"
+        return None
+
+    def limit(self, name: str) -> float:
+        """Return the last date (MJD, d) that the user may see of a project; 0 is no limit."""
+        _, rule = self.look_up(name)
+        return float(rule.mjd_max) if rule else 0.0
+
+
+def _row_columns(row: RequestRow) -> dict[str, Any]:
+    return {
+        "rownum": str(row.rownum), "jobType": row.job_type if row.job_type in JOB_TYPES else "none",
+        "options": int(row.options), "params": json.dumps({"row": request_columns(row)}),
+    }  # fmt: skip
+
+
+def _plan_row(server: Server, row: RequestRow, projects: _Projects, plan: Plan, outdir: Path) -> None:
+    project, _ = projects.look_up(str(row.project))
+    if project is None:
+        raise Stale(f"project {row.project} has gone meanwhile")
+    limit = projects.limit(str(row.project))
+    columns = _row_columns(row)
+    if row.job_type == "get_image":
+        plan.answer(
+            Fault.PSTAMP_NOT_IMPLEMENTED, f"row {row.rownum}: JOB_TYPE = get_image is not implemented", **columns
+        )
+        return
+    selection = _selection(row, limit)
+    try:
+        images = server.imagedb(project).select(selection)
+    except UserError as error:
+        plan.answer(error.fault, f"row {row.rownum}: {error}", **columns)
+        return
+    for number, image in enumerate(images, 1):
+        _plan_job(project, row, number, image, limit, columns, plan, outdir)
+
+
+def _selection(row: RequestRow, limit: float) -> Selection:
+    mjd_max = row.mjd_max
+    # Only where images are chosen by place does the access limit narrow the choice; else each image is tested.
+    if limit > 0 and row.img_type != "stack" and row.req_type in ("bycoord", "byskycell"):
+        mjd_max = min(mjd_max, limit) if mjd_max else limit
+    width, height = row.size
+    return Selection(
+        req_type=str(row.req_type), img_type=str(row.img_type), id=row.id, tess_id=row.tess_id,
+        component=row.component, data_group=row.data_group, reqfilt=row.reqfilt, mjd_min=row.mjd_min, mjd_max=mjd_max,
+        run_type=row.run_type, position=None if row.center_in_pixels else row.sky_center,
+        size_deg=None if row.size_in_pixels or row.whole_file else (width / 3600.0, height / 3600.0),
+        options=int(row.options),
+    )  # fmt: skip
+
+
+def _plan_job(
+    project: pstampProject,
+    row: RequestRow,
+    number: int,
+    image: Image,
+    limit: float,
+    columns: dict[str, Any],
+    plan: Plan,
+    outdir: Path,
+) -> None:
+    columns = {
+        **columns, "exp_id": image.exp_id or 0, "image": _image_key(image),
+        "outputBase": str(outdir / _base_name(row, number, image)),
+        "params": json.dumps({"row": request_columns(row), **_job_params(project, row, image)}),
+    }  # fmt: skip
+    if limit > 0 and image.stage != "stack" and (image.mjd_obs or 0) > limit:
+        plan.answer(
+            Fault.PSTAMP_NOT_AUTHORIZED,
+            f"row {row.rownum}: {image.exp_name or image.component} of MJD {image.mjd_obs:.3f} is later than MJD "
+            f"{limit:.3f}, the last that your access level may see",
+            **columns,
+        )
+        return
+    verdict = verdict_on(image, wait=Option.NO_WAIT_FOR_UPDATE not in row.options)
+    if verdict.fault:
+        plan.answer(verdict.fault, f"row {row.rownum}: {image.stage} {image.stage_id} {image.component}: "
+                    f"{verdict.reason}", **columns)  # fmt: skip
+        return
+    need = None
+    if verdict.waits:
+        need = {
+            "stage": image.stage, "stage_id": image.stage_id, "component": image.component,
+            "imagedb": project.dbname, "reason": verdict.reason,
+        }  # fmt: skip
+    state = JobState.PARSED if plan.preview else JobState.RUN
+    plan.jobs.append(PlannedJob(_EMPTY_JOB | columns | {"state": state}, need))
+
+
+def _image_key(image: Image) -> str:
+    """Return what jobs of one image have in common."""
+    return str(image.image) if image.hdu is None else f"{image.image}[{image.hdu}]"
+
+
+def _base_name(row: RequestRow, number: int, image: Image) -> str:
+    """Return ``<rownum>_<jobnum>_<f>_<image base name>``, short enough for IMG_NAME with any suffix."""
+    letter = (image.filter or "X")[:1]
+    name = image.image.name
+    for ending in (".gz", ".fz", ".fits", ".fit"):
+        name = name.removesuffix(ending)
+    return f"{row.rownum}_{number}_{letter}_{name}"[: NAME_LENGTH - LONGEST_SUFFIX]
+
+
+def _job_params(project: pstampProject, row: RequestRow, image: Image) -> dict[str, Any]:
+    """Return what the job and the results table need, so that neither asks the image database again."""
+    center = (row.center_x, row.center_y) if row.center_in_pixels else row.sky_center
+    return {
+        "imagedb": project.dbname, "imageroot": project.imageroot, "files": image_files(image), "hdu": image.hdu,
+        "stage": image.stage, "stage_id": image.stage_id, "component": image.component, "center": list(center),
+        "center_in_pixels": row.center_in_pixels, "size": list(row.size), "size_in_pixels": row.size_in_pixels,
+        "whole_file": row.whole_file,
+        "observation": {
+            "MJD_OBS": image.mjd_obs or 0.0, "RA_OBS": image.ra_obs or 0.0, "DEC_OBS": image.dec_obs or 0.0,
+            "FILTER": image.filter or "0", "EXPTIME": image.exp_time or 0.0, "FPA_ID": image.exp_name or "0",
+        },
+    }  # fmt: skip
+
+
+def _store(server: Server, request: pstampRequest, plan: Plan) -> None:
+    """Write the whole plan and the new state: one transaction, without what an earlier attempt may have left."""
+    args = server.args()
+    pstampJob.delete().where(pstampJob.req_id == request.req_id).execute()
+    name = plan.name or f"ERROR.{moment(args.now):%Y%m%d%H%M%S}.{request.req_id}"
+    product = plan.columns.get("outProduct") or request.outProduct or server.settings.product
+    columns = {**plan.columns, "name": name, "outProduct": product}
+    fire([request], Event.PREVIEW if plan.preview else Event.PARSE, args, **columns)
+    held = DependentState.HOLD if plan.preview else DependentState.NEW
+    jobs = [
+        {**job.columns, "dep_id": _dependent(server, request, job.need, held, args.now) if job.need else 0}
+        for job in plan.jobs
+    ]
+    make_jobs(request, jobs, now=args.now, who=args.who)
+
+
+def _dependent(server: Server, request: pstampRequest, need: dict[str, Any], state: DependentState, now: int) -> int:
+    """Return the number of the open dependent of a component, made if there is none; all who need it share it."""
+    key = "|".join(str(need[name]) for name in ("imagedb", "stage", "stage_id", "component"))
+    dependent = pstampDependent.get_or_none(pstampDependent.open_key == key)
+    if dependent is None:
+        try:
+            dependent = make(
+                pstampDependent, now=now, who=server.worker, state=state, open_key=key, outdir=request.outdir,
+                rlabel=f"ps_ud_{request.label}", **need,
+            )  # fmt: skip
+        except IntegrityError:
+            raise Stale(f"dependent {key}: made by somebody else meanwhile") from None
+    elif dependent.state is DependentState.HOLD and state is DependentState.NEW:
+        fire([dependent], Event.UNHOLD, server.args(), note=f"request {request.req_id} needs it")
+    return int(dependent.dep_id)

@@ -1,0 +1,112 @@
+"""Lost leases, second tries, and giving up."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from pstamp_core.faults import RETRYABLE, Fault, fault_sentence
+from pstamp_core.machines import Event, JobState
+from pstamp_core.machines.machine import Args
+from pstamp_core.store import (
+    MACHINES,
+    Worked,
+    fire,
+    make_jobs,
+    pstampDependent,
+    pstampJob,
+    pstampRequest,
+)
+from pstamp_core.tasks.dependents import stop_waiting_jobs
+from pstamp_core.tasks.server import Server
+
+FAULTS = list(RETRYABLE)
+
+
+def reap(server: Server) -> int:
+    """Turn every lapsed lease into the outcome "lost"; return how many.
+
+    Races tolerated: the owner's heartbeat in the same moment makes the reaper read again.
+    """
+
+    def work() -> int:
+        args = server.args(who="reaper")
+        return sum(
+            len(fire(list(table.select().where((table.lease_owner != "") & (table.lease_until < args.now))),
+                     Event.LOST, args, note="the lease ran out"))
+            for table in MACHINES
+        )  # fmt: skip
+
+    return server.store.work(work)
+
+
+def revert(server: Server) -> int:
+    """Clear the retryable faults whose back-off is over and whose number is below the ceiling; return how many.
+
+    A request that has not finished parsing stays `new`: it stored nothing, so nothing is left to delete.
+    """
+
+    def work() -> int:
+        args = server.args(who="revert")
+        return sum(
+            len(fire(list(_faulted(table, args, over=False)), Event.REVERT, args, note="time for the next try"))
+            for table in MACHINES
+        )
+
+    return server.store.work(work)
+
+
+def give_up(server: Server) -> int:
+    """End what has used up its tries with code 25 and the last fault as the cause; return how many rows.
+
+    A request that can't be parsed gets one stopped job, so that the user has an answer; one whose results can't be
+    published stays faulted for an operator, since there is no way to give the answer. A dependent is closed with its
+    jobs.
+    """
+
+    def work() -> int:
+        args = server.args(who="give up", fault=Fault.PSTAMP_NOT_AVAILABLE)
+        dependents = list(_faulted(pstampDependent, args, over=True))
+        for dependent in dependents:
+            reason = f"{dependent.stage} {dependent.component} could not be made again: {_why(dependent)}"
+            fire([dependent], Event.GIVE_UP, args, note=reason, reason=reason)
+            stop_waiting_jobs(server, [dependent], args.fault, reason)
+        jobs = list(_faulted(pstampJob, args, over=True))
+        for job in jobs:
+            fire([job], Event.GIVE_UP, args, note=_why(job), sentence=f"{_why(job)} ({job.sentence})")
+        requests = [
+            request
+            for request in _faulted(pstampRequest, args, over=True)
+            if request.state in MACHINES[pstampRequest].sources(Event.GIVE_UP)
+        ]
+        for request in requests:
+            give_up_parsing(server, request, args)
+        return len(dependents) + len(jobs) + len(requests)
+
+    return server.store.work(work)
+
+
+def give_up_parsing(server: Server, request: pstampRequest, args: Args) -> None:
+    """Let a request that can't be parsed end with one stopped job; part of a unit of work."""
+    columns: dict[str, Any] = {"outProduct": request.outProduct or server.settings.product}
+    if not request.name:
+        columns["name"] = f"ERROR.{request.req_id}"
+    if not request.outdir:
+        outdir = server.work_directory(request.req_id, args.now)
+        columns |= {"outdir": str(outdir), "reqType": "unknown"}
+    fire([request], Event.GIVE_UP, args, note=_why(request), **columns)
+    job = {
+        "rownum": "0", "jobType": "none", "state": JobState.STOP, "fault": args.fault, "cause": request.cause,
+        "sentence": f"the request could not be parsed: {_why(request)}", "params": json.dumps({}),
+    }  # fmt: skip
+    make_jobs(request, [job], now=args.now, who=args.who)
+
+
+def _why(row: Worked) -> str:
+    return f"{row.fault_count} tries failed, the last with {row.fault}: {fault_sentence(row.fault)}"
+
+
+def _faulted(table: type[Worked], args: Args, *, over: bool) -> Any:
+    ceiling = args.ceiling or 0
+    used_up = table.fault_count >= ceiling if over else (table.fault_count < ceiling) & (table.retry_at <= args.now)
+    return table.select().where(table.fault.in_(FAULTS) & (table.lease_owner == "") & used_up)

@@ -1,0 +1,95 @@
+"""Driving all tasks on one machine until nothing can move."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from concurrent.futures import Executor, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+
+from pstamp_core.settings import load_settings
+from pstamp_core.store import jobs_to_run
+from pstamp_core.tasks.dependents import check_dependents
+from pstamp_core.tasks.finish import finish_requests
+from pstamp_core.tasks.jobs import run_jobs
+from pstamp_core.tasks.parse import parse_requests
+from pstamp_core.tasks.retry import give_up, reap, revert
+from pstamp_core.tasks.server import Progress, Server
+
+BATCH = 100
+"""Requests or dependents taken at once."""
+
+WORTH_A_POOL = 100
+"""Jobs from which on starting further processes (about a second) pays."""
+
+
+def run(server: Server, *, workers: int = 0, progress: Progress | None = None) -> None:
+    """Run every task until nothing can move; what waits for a later time, or for an image, is left waiting.
+
+    Parameters
+    ----------
+    server : Server
+        The server.
+    workers : int
+        Processes that run jobs; 0 takes one for each core when there are many jobs, 1 stays in this process.
+    progress : Progress, optional
+        Called as things get done.
+    """
+    while True:
+        moved = reap(server) + revert(server)
+        moved += parse_requests(server, BATCH, progress)
+        moved += check_dependents(server, BATCH)
+        moved += _run_all_jobs(server, workers, progress)
+        moved += finish_requests(server, BATCH)
+        moved += give_up(server)
+        if not moved:
+            return
+
+
+def _run_all_jobs(server: Server, workers: int, progress: Progress | None) -> int:
+    with server.store.reading():
+        total = jobs_to_run(server.store.now()).count()
+    if not total:
+        return 0
+    workers = workers or (os.cpu_count() or 1 if total >= WORTH_A_POOL else 1)
+    if workers == 1:
+        done = 0
+        while claimed := run_jobs(server, server.settings.claim_limit):
+            done += claimed
+            if progress:
+                progress("run jobs", done, max(done, total))
+        return done
+    spawn = multiprocessing.get_context("spawn")  # a fork would share our database connection
+    try:
+        with ProcessPoolExecutor(workers, mp_context=spawn) as executor:
+            return _fan_out(executor, server, workers, total, progress)
+    except BrokenProcessPool:
+        return 1  # a worker was killed: its leases will lapse; look at the queue again
+
+
+def _fan_out(executor: Executor, server: Server, workers: int, total: int, progress: Progress | None) -> int:
+    """Let `workers` processes claim jobs, one image at a time each, until each of them finds none."""
+    settings = server.settings
+    done = 0
+    running = [executor.submit(work_jobs, settings.home, settings.database) for _ in range(workers)]
+    while running:
+        future = running.pop(0)
+        if claimed := future.result():
+            done += claimed
+            running.append(executor.submit(work_jobs, settings.home, settings.database))
+            if progress:
+                progress("run jobs", done, max(done, total))
+    return done
+
+
+_workers: dict[tuple[Path, str], Server] = {}
+
+
+def work_jobs(home: Path, database: str) -> int:
+    """Run the jobs of one image in a worker process; return how many were claimed."""
+    key = home, database
+    if key not in _workers:
+        _workers[key] = Server(load_settings(home, database))
+    server = _workers[key]
+    return run_jobs(server, server.settings.claim_limit)

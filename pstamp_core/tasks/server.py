@@ -1,0 +1,212 @@
+"""A server: its settings with the store, the data store and the image databases that they name."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from peewee import fn
+
+from pstamp_core.database import create_tables, must_exist, session
+from pstamp_core.datastore import TABLES as DATASTORE_TABLES
+from pstamp_core.datastore import DataStore
+from pstamp_core.faults import Fault, LeaseLost, PstampError, RetryableError, is_final
+from pstamp_core.imagedb import Availability, Image, ImageDB, availability
+from pstamp_core.machines import Args, Event
+from pstamp_core.machines.machine import MICROSECONDS
+from pstamp_core.settings import FILE_NAME, Settings, default_settings_text, load_settings
+from pstamp_core.store import (
+    MACHINES,
+    Store,
+    Worked,
+    fire,
+    moment,
+    pstampAccessLevel,
+    pstampDependent,
+    pstampJob,
+    pstampProject,
+    pstampRequest,
+)
+
+log = logging.getLogger("pstamp")
+
+LONGEST_BACKOFF = 3600.0
+LOCAL = "local"
+"""The project of a user's own images."""
+
+
+class Server:
+    """Everything that a task needs.
+
+    Parameters
+    ----------
+    settings : Settings
+        The server's settings.
+    store : Store, optional
+        Its database, if not the one that the settings name (for tests).
+    """
+
+    def __init__(self, settings: Settings, store: Store | None = None) -> None:
+        self.settings = settings
+        if store is None:
+            must_exist(settings.address)
+        self.store = store or Store(settings.address)
+        self.datastore = DataStore(settings.datastore, self.store.db)
+        self.worker = f"{socket.gethostname()[:24]}.{os.getpid()}.{secrets.token_hex(4)}"
+        self._imagedbs: dict[str, ImageDB] = {}
+
+    def imagedb(self, project: pstampProject) -> ImageDB:
+        """Return the image database of `project`."""
+        return self.imagedb_at(project.dbname, project.imageroot)
+
+    def imagedb_at(self, dbname: str, imageroot: str) -> ImageDB:
+        """Return the image database `dbname`, whose relative image paths lie below `imageroot`."""
+        if dbname not in self._imagedbs:
+            address = self.settings.locate(dbname)
+            must_exist(address)
+            root = self.settings.home / imageroot if imageroot else None
+            self._imagedbs[dbname] = ImageDB(address, root)
+        return self._imagedbs[dbname]
+
+    def args(self, *, who: str | None = None, fault: int = 0, open_jobs: int = 0, operator: bool = False) -> Args:
+        """Return what comes with an event of this worker, now; an `operator` may retry beyond the ceiling."""
+        settings = self.settings
+        return Args(
+            now=self.store.now(),
+            who=who or self.worker,
+            fault=fault,
+            owner=self.worker,
+            lease=int(settings.lease_seconds * MICROSECONDS),
+            delay=int(settings.check_seconds * MICROSECONDS),
+            backoff=self._backoff,
+            ceiling=None if operator else settings.retry_ceiling,
+            open_jobs=open_jobs,
+        )
+
+    def _backoff(self, count: int) -> int:
+        return int(min(self.settings.retry_seconds * 2.0 ** (count - 1), LONGEST_BACKOFF) * MICROSECONDS)
+
+    def work_directory(self, req_id: int, now: int) -> Path:
+        """Return where the files of a request go: by the day (UTC) it was first worked on, as in IPP."""
+        return self.settings.work / moment(now).strftime("%Y/%m/%d") / str(req_id)
+
+    def record(self, row: Worked, error: BaseException) -> None:
+        """Store what an attempt on `row` failed with; the row may be ours no longer, then nothing is stored."""
+        if not isinstance(error, (PstampError, OSError)):
+            log.error("%s %s", MACHINES[type(row)].name, row.id_, exc_info=error)
+        problem = as_pstamp_error(error)
+        if isinstance(problem, LeaseLost):
+            log.warning("%s", problem)
+            return
+        # A request has no final faults: what the user did wrong is a job's answer, so this is a bug of ours.
+        fault = (
+            Fault.PS_EXIT_PROG_ERROR if is_final(problem.fault) and isinstance(row, pstampRequest) else problem.fault
+        )
+        log.info("%s %s: fault %s: %s", MACHINES[type(row)].name, row.id_, fault, problem)
+        text = {pstampJob: "sentence", pstampDependent: "reason"}.get(type(row))
+        columns: dict[str, Any] = {text: str(problem)} if text else {}
+        try:
+            self.store.work(lambda: fire([row], Event.FAULT, self.args(fault=fault), note=str(problem), **columns))
+        except LeaseLost as lost:
+            log.warning("%s", lost)
+
+    @contextmanager
+    def attempt(self, row: Worked) -> Iterator[None]:
+        """Turn any exception of the block into the outcome of the attempt on the claimed `row`."""
+        try:
+            yield
+        except Exception as error:
+            self.record(row, error)
+
+
+def as_pstamp_error(error: BaseException) -> PstampError:
+    """Return any exception as one of ours: an OSError is 2, an unforeseen one 4."""
+    if isinstance(error, PstampError):
+        return error
+    if isinstance(error, OSError):
+        name = f" {error.filename}" if error.filename else ""
+        return RetryableError(f"{error.strerror or type(error).__name__}{name}")
+    if isinstance(error, MemoryError):
+        return RetryableError("out of memory")
+    return PstampError(f"{type(error).__name__}: {error}", Fault.PS_EXIT_PROG_ERROR)
+
+
+def verdict_on(image: Image, *, wait: bool = True) -> Availability:
+    """Return whether the pixels of `image` can be had."""
+    return availability(
+        image.stage, image.stage_id, image.run_state, image.data_state, image.fault, image.quality, wait=wait
+    )
+
+
+PRODUCTS = ("image", "mask", "variance", "sources", "psf", "backmdl", "exposure", "number")
+
+
+def image_files(image: Image) -> dict[str, str | None]:
+    """Return the paths of an image's files by product, as jobs keep them."""
+    return {name: str(path) if (path := getattr(image, name)) else None for name in PRODUCTS}
+
+
+def make_server(home: Path, database: str | None = None) -> Server:
+    """Make a new server in `home`, or complete an old one: settings, folders, tables, and the project `local`.
+
+    Every user may use every project without date limits until the operators restrict that.
+
+    Raises
+    ------
+    RetryableError
+        The folder can't be made, or the database does not answer.
+    """
+    home.mkdir(parents=True, exist_ok=True)
+    path = home / FILE_NAME
+    if not path.exists():
+        chosen = f'database = "{database}"\n' if database and "@" not in database else ""
+        path.write_text(default_settings_text() + chosen, encoding="utf-8")
+    settings = load_settings(home, database)
+    for folder in (settings.work, settings.images, settings.datastore):
+        folder.mkdir(exist_ok=True)
+    store = Store(settings.address)
+    store.create()
+    with session(store.db, DATASTORE_TABLES):
+        create_tables(store.db, DATASTORE_TABLES)
+    server = Server(settings, store)
+    server.datastore.add_product(settings.product, "PSRESULTS", "Results of the postage stamp server", ("req_id",))
+    ImageDB(settings.locate(f"images/{LOCAL}.db"), None).create()
+    add_project(server, LOCAL, f"images/{LOCAL}.db", camera=LOCAL)
+    return server
+
+
+def add_project(server: Server, name: str, dbname: str, imageroot: str = "", camera: str = "") -> None:
+    """Add a project, or change where its images are; every access level gets it without date limits.
+
+    Parameters
+    ----------
+    name : str
+        The PROJECT of request files.
+    dbname : str
+        Address of its image database; a relative path is taken from the home.
+    imageroot : str
+        Folder below which relative image paths of that database lie.
+    camera : str
+        The camera's name.
+    """
+
+    def work() -> None:
+        now = {"dbname": dbname, "imageroot": imageroot, "camera": camera}
+        project = pstampProject.get_or_none(fn.LOWER(pstampProject.name) == name.lower())
+        if project is None:
+            project = pstampProject.create(name=name, **now)
+            pstampAccessLevel.create(proj_id=project.proj_id, accessLevel=server.settings.default_access_level)
+        else:
+            pstampProject.update(now).where(pstampProject.proj_id == project.proj_id).execute()
+
+    server.store.work(work)
+
+
+Progress = Callable[[str, int, int], None]
+"""Called with what is being done, how much of it is done, and how much there is."""

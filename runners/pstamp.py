@@ -1,0 +1,299 @@
+"""`pstamp`: the command for people."""
+
+from __future__ import annotations
+
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pstamp_core import __version__
+from runners import console
+from runners.console import HOME, Home, server_of
+
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False,
+    help="Postage stamps from astronomical images: send a request table, get a fileset of cutouts.",
+)  # fmt: skip
+request_app = typer.Typer(no_args_is_help=True, help="Make request files.")
+images_app = typer.Typer(no_args_is_help=True, help="Your own images.")
+project_app = typer.Typer(no_args_is_help=True, help="The surveys that stamps are cut from.")
+app.add_typer(request_app, name="request")
+app.add_typer(images_app, name="images")
+app.add_typer(project_app, name="project")
+
+
+def _version(show: bool) -> None:
+    if show:
+        print(f"pstamp {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show it.")] = False,
+) -> None:
+    del version
+
+
+@app.command()
+def init(
+    home: Home = HOME,
+    database: Annotated[
+        str | None, typer.Option(envvar="PSTAMP_DB", help="mysql://user@host/name instead of a SQLite file.")
+    ] = None,
+) -> None:
+    """Make a server, or complete one: settings, database, folders, and the project `local` for your own images.
+
+    Example: pstamp init --home my-server
+    """
+    from pstamp_core.tasks.server import make_server
+
+    server = make_server(home, database)
+    print(f"server in {server.settings.home}; settings in {server.settings.home / 'pstamp.toml'}")
+
+
+@app.command()
+def submit(
+    file: Annotated[Path, typer.Argument(help="A FITS table PS1_PS_REQUEST.")],
+    home: Home = HOME,
+    label: Annotated[str | None, typer.Option(help="The queue it goes to.")] = None,
+) -> None:
+    """Queue a request file; prints the request's number.
+
+    Example: pstamp submit request.fits
+    """
+    from pstamp_core.tasks.submit import submit as submit_file
+
+    print(submit_file(server_of(home), file, label=label))
+
+
+@app.command()
+def run(
+    home: Home = HOME,
+    workers: Annotated[int, typer.Option(min=0, help="Processes that cut stamps; 0 is one for each core.")] = 0,
+) -> None:
+    """Do all there is to do, until nothing can move; then say what still waits, and for what.
+
+    Example: pstamp run --workers 4
+    """
+    from pstamp_core.tasks.run import run as run_all
+
+    server = server_of(home)
+    with console.progress() as progress:
+        run_all(server, workers=workers, progress=progress)
+    _show_waiting(server)
+
+
+def _show_waiting(server: object) -> None:
+    from pstamp_core.tasks.report import waiting
+
+    found = waiting(server)  # type: ignore[arg-type]
+    if not found:
+        print("nothing waits")
+        return
+    console.table(
+        ("waits", "since", "next try", "for"),
+        [(each.what, _clock(each.since), _clock(each.next_try), each.why) for each in found],
+    )
+
+
+def _clock(moment: datetime | None) -> str:
+    return f"{moment:%Y-%m-%d %H:%M:%S}" if moment else ""
+
+
+@app.command()
+def status(home: Home = HOME) -> None:
+    """Show how many requests, jobs and dependents are in which state, and what waits.
+
+    Example: pstamp status
+    """
+    from pstamp_core.faults import fault_name
+    from pstamp_core.tasks.report import counts
+
+    server = server_of(home)
+    rows = [(machine, state, fault or "", fault_name(fault) if fault else "", number)
+            for machine, state, fault, number in counts(server)]  # fmt: skip
+    console.table(("", "state", "fault", "meaning", "rows"), rows)
+    print()
+    _show_waiting(server)
+
+
+@app.command()
+def show(
+    what: Annotated[str, typer.Argument(help="request, job or dependent")],
+    number: Annotated[int, typer.Argument(help="Its number.")],
+    home: Home = HOME,
+) -> None:
+    """Show all that is known of one request, job or dependent, and its history.
+
+    Example: pstamp show job 12
+    """
+    from pstamp_core.tasks.report import look_up
+
+    columns, history = look_up(server_of(home), what, number)
+    for name, value in columns.items():
+        _show_value(name, value)
+    print()
+    console.table(
+        ("when (UTC)", "event", "from", "to", "fault", "attempt", "who", "note"),
+        [
+            (_clock(each.when), each.event, each.source, each.dest, each.fault, each.attempt, each.who, each.note)
+            for each in history
+        ],
+    )
+
+
+def _show_value(name: str, value: object, indent: int = 0) -> None:
+    if isinstance(value, dict):
+        print(f"{' ' * indent}{name}")
+        for key, inner in value.items():
+            _show_value(key, inner, indent + 2)
+        return
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        for inner in value:
+            _show_value(name, inner, indent)
+        return
+    text = _clock(value) if isinstance(value, datetime) else value
+    print(f"{' ' * indent}{name:<{20 - indent}} {'-' if text is None or text == '' else text}")
+
+
+@app.command()
+def results(number: Annotated[int, typer.Argument(help="The request's number.")], home: Home = HOME) -> None:
+    """Show the results of a request: one line for each product, or for each reason why there is none.
+
+    Example: pstamp results 1
+    """
+    from pstamp_core.tasks import report
+
+    server = server_of(home)
+    folder = report.fileset(server, number)
+    console.table(
+        ("row", "code", "product", "image", "filter", "RA", "Dec", "size", "on image", "finite", "what it means"),
+        [(row["ROWNUM"], row["ERROR_CODE"], row["IMG_NAME"] if row["IMG_NAME"] != "0" else "-", row["INPUT_IMAGE"],
+          row["FILTER"] if row["FILTER"] != "0" else "", *_measures(row), row["SENTENCE"])
+         for row in report.results(server, number)],
+    )  # fmt: skip
+    print(f"\nfileset: {folder}")
+
+
+def _measures(row: dict[str, object]) -> tuple[str, ...]:
+    if row["IMG_NAME"] == "0":
+        return ("", "", "", "", "")
+    return (
+        f"{row['RA_DEG']:.5f}", f"{row['DEC_DEG']:+.5f}", f"{row['BOX_NX']}x{row['BOX_NY']}",
+        f"{row['FRAC_IMAGE']:.2f}", f"{row['FRAC_FINITE']:.2f}",
+    )  # fmt: skip
+
+
+@app.command()
+def sheet(
+    number: Annotated[int, typer.Argument(help="The request's number.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The PNG file to write.")] = Path("contact-sheet.png"),
+    home: Home = HOME,
+) -> None:
+    """Draw all image stamps of a request on one page, with their labels.
+
+    Example: pstamp sheet 1 --out stamps.png
+    """
+    from pstamp_core.tasks.report import draw_sheet
+
+    count = draw_sheet(server_of(home), number, out)
+    print(f"{count} stamps on {out}")
+
+
+@request_app.command("make")
+def request_make(
+    file: Annotated[Path, typer.Argument(help="The text form; - is standard input.")],
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Default: REQ_NAME.fits")] = None,
+    req_name: Annotated[str | None, typer.Option(help="Instead of the text's REQ_NAME.")] = None,
+    email: Annotated[str | None, typer.Option(help="Instead of the text's EMAIL.")] = None,
+) -> None:
+    """Turn the text form of a request into a FITS table; prints the file's name.
+
+    Example: pstamp request make stamps.txt --email ana@obs.example.edu
+    """
+    from pstamp_core.tasks.submit import make_request_file
+
+    text = sys.stdin.read() if str(file) == "-" else None
+    path, warnings = make_request_file(file, text=text, out=out, req_name=req_name, email=email)
+    for warning in warnings:
+        print(f"pstamp: {warning}", file=sys.stderr)
+    print(path)
+
+
+@images_app.command("add")
+def images_add(
+    files: Annotated[list[Path], typer.Argument(help="FITS images with a celestial WCS.")],
+    home: Home = HOME,
+    project: Annotated[str, typer.Option(help="The PROJECT of request files.")] = "local",
+) -> None:
+    """Register FITS images, so that requests find them by position, filter, date and skycell (the file's name).
+
+    Example: pstamp images add ~/images/*.fits
+    """
+    from pstamp_core.tasks.images import add_images
+
+    server = server_of(home)
+    with console.progress() as progress:
+        added, refused = add_images(server, project, files, progress)
+    console.table(
+        ("image", "skycell", "filter", "RA", "Dec", "pixels"),
+        [(each.image, each.skycell_id, each.filter or "-", f"{each.ra:.5f}", f"{each.dec:+.5f}",
+          f"{each.naxis1}x{each.naxis2}") for each in added],
+    )  # fmt: skip
+    for each in refused:
+        print(f"pstamp: refused {each.path}: {each.reason}", file=sys.stderr)
+    print(f"{len(added)} images added to project {project}, {len(refused)} refused")
+    if refused and not added:
+        raise typer.Exit(5)
+
+
+@project_app.command("add")
+def project_add(
+    name: Annotated[str, typer.Argument(help="The PROJECT of request files.")],
+    imagedb: Annotated[str, typer.Option(help="Image database: a SQLite file or mysql://user@host/name.")],
+    root: Annotated[str, typer.Option(help="Folder below which its relative image paths lie.")] = "",
+    camera: Annotated[str, typer.Option(help="The camera's name.")] = "",
+    home: Home = HOME,
+) -> None:
+    """Add a project, or change where its images are.
+
+    Example: pstamp project add gpc1 --imagedb survey/simtest.db --root survey
+    """
+    from pstamp_core.tasks.server import add_project
+
+    address = imagedb if "://" in imagedb else str(Path(imagedb).resolve())
+    add_project(server_of(home), name, address, str(Path(root).resolve()) if root else "", camera)
+    print(f"project {name}: images from {address}")
+
+
+@app.command()
+def simtest(
+    folder: Annotated[Path, typer.Argument(help="Where the survey goes; made if it is not there.")],
+    seed: Annotated[int, typer.Option(help="The same seed gives the same survey.")] = 1,
+    exposures: Annotated[int, typer.Option(min=5, max=99, help="How many exposures.")] = 6,
+    size: Annotated[int, typer.Option(min=80, max=2000, help="Columns of a chip; all else scales with it.")] = 400,
+    restore: Annotated[
+        bool, typer.Option("--restore", help="Make the deleted pixels of a survey again, as an update would.")
+    ] = False,
+) -> None:
+    """Make a small simulated survey: images of all stages, and an image database with gpc1's tables.
+
+    Example: pstamp simtest survey && pstamp project add gpc1 --imagedb survey/simtest.db --root survey
+    """
+    from simtest.survey import restore_all, simulate
+
+    if restore:
+        print(f"{restore_all(folder)} images made again in {folder}")
+        return
+    with console.progress() as progress:
+        survey = simulate(folder, seed=seed, exposures=exposures, size=size, progress=progress)
+    print(f"survey in {survey.folder}; image database {survey.database}")
+
+
+def main() -> None:
+    """Run `pstamp`."""
+    console.main(app)
