@@ -36,8 +36,10 @@ _MYSQL_TABLE = "ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin"
 
 _PRAGMAS = {"journal_mode": "wal", "synchronous": "normal", "foreign_keys": 1, "busy_timeout": 30000}
 _SESSION = (
-    "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED, time_zone = '+00:00', sql_mode = 'STRICT_ALL_TABLES'"
+    "SET time_zone = '+00:00', sql_mode = 'STRICT_ALL_TABLES', "
+    "/*M! tx_isolation *//*!50720 transaction_isolation */ = 'READ-COMMITTED'"
 )
+# One statement, since `init_command` takes one; MariaDB reads the first of the two names, MySQL the second.
 
 _REDO = {1205, 1213, 1020}  # lock wait, deadlock, row changed: the transaction is rolled back, do it again
 _LOST = {2006, 2013, 0}  # server gone, connection lost; pymysql's InterfaceError(0, '') hides a 2006

@@ -50,7 +50,7 @@ def fire(rows: Sequence[W], event: Event, args: Args, *, note: str = "", race: b
     Returns
     -------
     list of Worked
-        The rows that were changed, with their new values.
+        Copies of the rows that were changed, with their new values; `rows` stay as they were read.
 
     Raises
     ------
@@ -101,10 +101,14 @@ def _update(
         mine = key.in_(ids) & (table.lease_owner == args.owner) & (table.attempt == values["attempt"])
         won = {row.id_ for row in table.select(key).where(mine)}
         part = [(row, change) for row, change in part if row.id_ in won]
-    for row, _ in part:
-        for name, value in values.items():
-            setattr(row, name, value)
-    return part
+    return [(_with(row, values), change) for row, change in part]
+
+
+def _with(row: W, values: dict[str, Any]) -> W:
+    """Return a copy of `row` with new values; the row itself stays as read, since a unit of work may be redone."""
+    changed = type(row)()
+    changed.__data__ = {**row.__data__, **values}
+    return changed
 
 
 def _record(machine: Machine, changed: Iterable[tuple[Worked, Change]], event: Event, args: Args, note: str) -> None:

@@ -68,7 +68,7 @@ class Store:
         return fire(rows, Event.CLAIM, args, race=True)
 
     def claim_jobs(self, args: Args, limit: int) -> list[pstampJob]:
-        """Claim up to `limit` jobs of one image: the first image of the queue that no other worker is quicker to take."""
+        """Claim up to `limit` jobs of one image: the first of the queue that no other worker takes first."""
         images = dict.fromkeys(job.image for job in jobs_to_run(args.now).limit(limit * WINDOW))
         for image in images:
             claimed = self.claim(jobs_to_run(args.now).where(pstampJob.image == image), args, limit)

@@ -154,6 +154,7 @@ class pstampDependent(Worked):
 class pstampJob(Worked):
     """One input image for one row of a request."""
 
+    request_id: int
     job_id = BigAutoField()
     req_id = ForeignKeyField(pstampRequest, column_name="req_id", object_id_name="request_id", on_delete="CASCADE")
     rownum = NameField(default="0")
