@@ -49,6 +49,11 @@ def main(app: typer.Typer) -> None:
         sys.exit(int(Fault.PS_EXIT_SYS_ERROR))
     except OSError as error:
         fail(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}", Fault.PS_EXIT_SYS_ERROR)
+    except Exception as error:
+        logging.getLogger("pstamp").debug("unforeseen", exc_info=True)
+        fail(
+            f"a bug in pstamp: {type(error).__name__}: {error} (PSTAMP_LOG=DEBUG shows where)", Fault.PS_EXIT_PROG_ERROR
+        )
     except KeyboardInterrupt:
         fail("interrupted; what was begun is taken up again when its lease has run out", 1)
 

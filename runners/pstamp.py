@@ -5,11 +5,12 @@ from __future__ import annotations
 import sys
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from pstamp_core import __version__
+from pstamp_core.faults import fault_sentence
 from runners import console
 from runners.console import HOME, Home, server_of
 
@@ -172,20 +173,23 @@ def results(number: Annotated[int, typer.Argument(help="The request's number.")]
     folder = report.fileset(server, number)
     console.table(
         ("row", "code", "product", "image", "filter", "RA", "Dec", "size", "on image", "finite", "what it means"),
-        [(row["ROWNUM"], row["ERROR_CODE"], row["IMG_NAME"] if row["IMG_NAME"] != "0" else "-", row["INPUT_IMAGE"],
-          row["FILTER"] if row["FILTER"] != "0" else "", *_measures(row), row["SENTENCE"])
-         for row in report.results(server, number)],
-    )  # fmt: skip
+        [_result_cells(row) for row in report.results(server, number)],
+    )
     print(f"\nfileset: {folder}")
 
 
-def _measures(row: dict[str, object]) -> tuple[str, ...]:
-    if row["IMG_NAME"] == "0":
-        return ("", "", "", "", "")
-    return (
-        f"{row['RA_DEG']:.5f}", f"{row['DEC_DEG']:+.5f}", f"{row['BOX_NX']}x{row['BOX_NY']}",
-        f"{row['FRAC_IMAGE']:.2f}", f"{row['FRAC_FINITE']:.2f}",
-    )  # fmt: skip
+def _result_cells(row: dict[str, Any]) -> tuple[object, ...]:
+    name, image, filter_ = (
+        "" if row[key] in ("0", "null") else row[key] for key in ("IMG_NAME", "INPUT_IMAGE", "FILTER")
+    )
+    measures: tuple[str, ...] = ("", "", "", "", "")
+    if name:
+        measures = (
+            f"{row['RA_DEG']:.5f}", f"{row['DEC_DEG']:+.5f}", f"{row['BOX_NX']}x{row['BOX_NY']}",
+            f"{row['FRAC_IMAGE']:.2f}", f"{row['FRAC_FINITE']:.2f}",
+        )  # fmt: skip
+    meaning = "" if row["SENTENCE"] == fault_sentence(0) else row["SENTENCE"]
+    return row["ROWNUM"], row["ERROR_CODE"], name, image, filter_, *measures, meaning
 
 
 @app.command()
@@ -240,10 +244,19 @@ def images_add(
     with console.progress() as progress:
         added, refused = add_images(server, project, files, progress)
     console.table(
-        ("image", "skycell", "filter", "RA", "Dec", "pixels"),
-        [(each.image, each.skycell_id, each.filter or "-", f"{each.ra:.5f}", f"{each.dec:+.5f}",
-          f"{each.naxis1}x{each.naxis2}") for each in added],
-    )  # fmt: skip
+        ("image", "HDU", "stack", "skycell", "filter", "MJD"),
+        [
+            (
+                each.path.name,
+                each.hdu,
+                each.stack_id,
+                each.skycell_id,
+                each.filter or "",
+                "" if each.mjd_obs is None else f"{each.mjd_obs:.3f}",
+            )
+            for each in added
+        ],
+    )
     for each in refused:
         print(f"pstamp: refused {each.path}: {each.reason}", file=sys.stderr)
     print(f"{len(added)} images added to project {project}, {len(refused)} refused")

@@ -35,4 +35,5 @@ def add_images(
         raise UserError(
             f"there is no project {project!r}; add it with: pstamp project add", Fault.PSTAMP_UNKNOWN_PROJECT
         )
-    return register(server.imagedb(row), files, progress=progress)
+    told = progress or (lambda _what, _done, _total: None)
+    return register(server.imagedb(row), files, progress=lambda done, total: told("read images", done, total))

@@ -29,6 +29,9 @@ from pstamp_core.tasks.server import Server
 TABLE_OF = {machine.name: table for table, machine in MACHINES.items()}
 """The table of ``request``, ``job`` and ``dependent``."""
 
+IMAGE_STAMP = re.compile(r".+(?<!\.mk)(?<!\.wt)(?<!\.exp)(?<!\.num)\.fits")
+"""The names of image stamps, as against masks, variances and maps."""
+
 
 @dataclass(frozen=True)
 class Waiting:
@@ -199,10 +202,11 @@ def draw_sheet(server: Server, req_id: int, out: Path) -> int:
     from pstamp_core.stamps import contact_sheet
 
     folder = fileset(server, req_id)
+    types = {file.name: file.type for file in server.datastore.files(folder.parent.name, folder.name)}
     entries = [
         (_label(row), folder / row["IMG_NAME"])
         for row in read_results(folder / "results.fits").rows
-        if re.fullmatch(r".+(?<!\.mk)(?<!\.wt)(?<!\.exp)(?<!\.num)\.fits", row["IMG_NAME"])
+        if types.get(row["IMG_NAME"]) == "pstamp" and IMAGE_STAMP.fullmatch(row["IMG_NAME"])
     ]
     if not entries:
         raise UserError(f"request {req_id} has no image stamps; see: pstamp results {req_id}")
