@@ -7,6 +7,7 @@ then optionally ``|`` and the comment.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -67,7 +68,7 @@ def parse_text(
     numbers: dict[int, int] = {}  # ROWNUM -> line
     last: list[str] = []
     counter = 0
-    for n, line in enumerate(map(str.strip, text.split("\n")), 1):
+    for n, line in enumerate(map(str.strip, text.removeprefix("\ufeff").split("\n")), 1):
         if not line or line.startswith("#"):
             continue
         where = f"{source}, line {n}"
@@ -121,7 +122,10 @@ def _complete(words: list[str], last: list[str], number: int, where: str, warnin
 def _value(column: RequestColumn, word: str, where: str) -> Any:
     try:
         if column.tform == "D":
-            return number_of(word)
+            number = number_of(word)
+            if math.isinf(number):
+                raise ValueError(word)
+            return number
         if column.tform == "J":
             if not re.fullmatch(r"[0-9]{1,10}", word) or int(word) > MAX_INTEGER:
                 raise ValueError(word)
@@ -238,7 +242,7 @@ def make_request(
     targets : sequence of mapping
         Columns in which the rows differ, as `parse_targets` returns them; the rows are numbered from 1.
     **columns
-        Columns (lower case) that all rows share: ``width=50, reqfilt="i"``.
+        Columns (lower case) that all rows share: ``width=50, reqfilt="i"``; `None` is not given.
 
     Raises
     ------
@@ -252,7 +256,7 @@ def make_request(
         "project": "gpc1",
         "req_type": "bycoord",
         "img_type": "stack",
-        **columns,
+        **{name: value for name, value in columns.items() if value is not None},
     }
     unknown = sorted(set(row) - {column.name.lower() for column in columns_of(2)})
     if unknown:
@@ -282,7 +286,7 @@ def _center(
     if in_targets and ra is dec is x is y is None:
         return {"coord_mask": 0}  # sky positions
     if not in_targets and ra is not None and dec is not None and x is y is None:
-        return {"center_x": _degrees(ra, "RA"), "center_y": _degrees(dec, "DEC"), "coord_mask": 0}
+        return {**_sky(ra, dec, ""), "coord_mask": 0}
     if not in_targets and x is not None and y is not None and ra is dec is None:
         return {"center_x": x, "center_y": y, "coord_mask": CoordMask.CENTER_IN_PIXELS}
     if not needed and ra is dec is x is y is None:
@@ -297,11 +301,18 @@ def _row(values: Mapping[str, Any]) -> RequestRow:
     return RequestRow(**{c.name.lower(): _value(c, _word(values[c.name.lower()]), where) for c in given})
 
 
-def parse_targets(text: str, *, source: str = "target list") -> list[dict[str, Any]]:
+def parse_targets(text: str, *, source: str = "target list") -> tuple[list[dict[str, Any]], list[str]]:
     """Read a list of targets: lines ``ROWNUM RA DEC [FILTER [MJD_MIN [MJD_MAX]]] [| comment]`` (`psmkreq --list`).
 
     Empty lines and lines that begin with ``#`` are skipped. RA and Dec are degrees, or ``h:m:s`` and ``d:m:s``. ROWNUM
     must be there and means nothing: `make_request` numbers the rows anew.
+
+    Returns
+    -------
+    targets : list of dict
+        Columns by lower-case name, for `make_request`.
+    warnings : list of str
+        What was changed in comments, each with its line.
 
     Raises
     ------
@@ -309,6 +320,7 @@ def parse_targets(text: str, *, source: str = "target list") -> list[dict[str, A
         21: a line is malformed; the message names the line.
     """
     targets: list[dict[str, Any]] = []
+    warnings: list[str] = []
     for n, line in enumerate(text.split("\n"), 1):
         before, _, comment = line.partition("|")
         words = before.split()
@@ -321,27 +333,33 @@ def parse_targets(text: str, *, source: str = "target list") -> list[dict[str, A
             raise UserError(
                 f"{where}: there are {len(words)} values; expected ROWNUM RA DEC [FILTER [MJD_MIN [MJD_MAX]]]"
             )
-        target = {"center_x": _degrees(words[1], f"{where}: RA"), "center_y": _degrees(words[2], f"{where}: DEC")}
         targets.append(
             {
-                **target,
+                **_sky(words[1], words[2], f"{where}: "),
                 **dict(zip(("reqfilt", "mjd_min", "mjd_max"), words[3:], strict=False)),
-                "comment": _comment(comment, where, []),
+                "comment": _comment(comment, where, warnings),
             }
         )
-    return targets
+    return targets, warnings
 
 
-def _degrees(angle: str | float, what: str) -> float:
-    """Return an angle in degrees; text with colons is hours for RA, degrees for Dec."""
+def _sky(ra: str | float, dec: str | float, where: str) -> dict[str, float]:
+    return {
+        "center_x": _degrees(ra, f"{where}RA", in_hours=True),
+        "center_y": _degrees(dec, f"{where}DEC", in_hours=False),
+    }
+
+
+def _degrees(angle: str | float, what: str, *, in_hours: bool) -> float:
+    """Return an angle in degrees; text with colons is in hours or in degrees."""
     text = angle if isinstance(angle, str) else number_text(angle)
     try:
         if _SEXAGESIMAL.fullmatch(text):
             from astropy.coordinates import Angle  # slow to import, and most positions are decimal
 
             with catch_warnings(action="error"):  # 60 seconds and the like
-                return float(Angle(text, "hourangle" if what.endswith("RA") else "deg").deg)
+                return float(Angle(text, "deg").deg) * (15.0 if in_hours else 1.0)
         return number_of(text)
     except (ValueError, Warning):
-        form = "h:m:s" if what.endswith("RA") else "d:m:s"
+        form = "h:m:s" if in_hours else "d:m:s"
         raise UserError(f"{what} is {shown(text)}; expected degrees or {form}") from None
