@@ -55,11 +55,14 @@ def inside(root: Path, name: str | os.PathLike[str]) -> Path:
     Raises
     ------
     UserError
-        The path leads out of `root`.
+        The path is `root` itself, leads out of it, or is no path at all (NUL, a loop of links).
     """
     base = root.resolve()
-    path = (base / name).resolve()
-    if not path.is_relative_to(base):
+    try:
+        path = (base / name).resolve()
+    except (ValueError, RuntimeError, OSError) as error:
+        raise UserError(f"path {os.fspath(name)!r} is no usable path: {error}") from error
+    if base not in path.parents:
         raise UserError(f"path {os.fspath(name)!r} leads out of {base}; expected a name below it")
     return path
 
@@ -94,9 +97,14 @@ def write_text(path: Path, text: str) -> None:
 
 
 def link_or_copy(source: Path, target: Path) -> None:
-    """Make `target` the same bytes as `source`: a hard link where the file system allows it, else a copy."""
+    """Make `target` the same bytes as `source`: a hard link where the file system allows it, else a copy.
+
+    An old `target` is removed first, never written into: its bytes may have other names too. `target` lies in a folder
+    that nobody reads yet, since a copy grows under its name.
+    """
+    target.unlink(missing_ok=True)
     try:
-        target.hardlink_to(source)
+        target.hardlink_to(source.resolve())
     except OSError:
         shutil.copy2(source, target)
 
@@ -104,4 +112,4 @@ def link_or_copy(source: Path, target: Path) -> None:
 def sweep(folder: Path) -> None:
     """Remove what dead writers left in `folder` under private names."""
     for stray in folder.glob(".*.tmp"):
-        shutil.rmtree(stray) if stray.is_dir() else stray.unlink(missing_ok=True)
+        shutil.rmtree(stray) if stray.is_dir() and not stray.is_symlink() else stray.unlink(missing_ok=True)
