@@ -224,7 +224,7 @@ def chip_header(survey: Field, exposure: Exposure, class_id: str) -> fits.Header
     turn = -1 if right < 0 else 1
     sine, cosine = np.sin(np.radians(exposure.angle)), np.cos(np.radians(exposure.angle))
     scale = turn * PIXEL / 3600
-    header = _header(exposure, class_id)
+    header = exposure_header(exposure, class_id)
     _add_wcs(
         header,
         ("RA---TAN-SIP", "DEC--TAN-SIP"),
@@ -280,7 +280,8 @@ def _add_wcs(
     header["RADESYS"] = "ICRS"
 
 
-def _header(exposure: Exposure, name: str) -> fits.Header:
+def exposure_header(exposure: Exposure, name: str) -> fits.Header:
+    """Return what a header says about the exposure, for its chip or skycell `name`."""
     header = fits.Header()
     header["TELESCOP"] = ("PS1", "telescope")
     header["INSTRUME"] = ("GPC1", "camera")
@@ -316,7 +317,7 @@ def draw_chip(survey: Field, exposure: Exposure, class_id: str) -> Planes:
     image = quiet + change + rng.standard_normal(mask.shape, "f4") * np.sqrt(variance)
     for rows, columns, counts in _cosmic_rays(survey, exposure, class_id):
         image[rows, columns] += np.float32(counts)
-    image = np.minimum(image, np.float32(FULL_WELL))
+    image = np.where(mask & SAT > 0, np.float32(FULL_WELL), np.minimum(image, np.float32(FULL_WELL)))
     raw = np.clip(np.rint(BIAS + sky + image), 0, 65535).astype("u2")
     raw[mask & DETECTOR > 0] = BIAS
     raw[mask & BLANK > 0] = 0
@@ -331,7 +332,7 @@ def draw_chip(survey: Field, exposure: Exposure, class_id: str) -> Planes:
 def draw_warp(survey: Field, exposure: Exposure, skycell_id: str) -> Planes:
     """Draw a warp: the sky on a skycell, with a value where a chip of the exposure has one."""
     rng = generator(survey.seed, f"{exposure.name} {skycell_id}")
-    header = _header(exposure, skycell_id)
+    header = exposure_header(exposure, skycell_id)
     header.update(cell_header(survey, skycell_id))
     wcs, shape = WCS(header), survey.cell_shape
     quiet, change = _drawn(survey, exposure, shape, wcs)
@@ -357,22 +358,22 @@ def draw_stack(survey: Field, exposures: Sequence[Exposure], warps: Sequence[Pla
 
     Pixels of ghosts and of the moving source are left out, as outlier rejection would do.
     """
-    shape, wcs = survey.cell_shape, WCS(warps[0].header)
+    shape = survey.cell_shape
     total, noise = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
-    seconds, number = np.zeros(shape, np.float32), np.zeros(shape, np.int16)
+    seconds, number = np.zeros(shape, np.int16), np.zeros(shape, np.int16)
     common, any_bit = np.full(shape, 0xFFFF, np.uint16), np.zeros(shape, np.uint16)
     for exposure, warp in zip(exposures, warps, strict=True):
-        use = np.isfinite(warp.image) & (warp.mask & GHOST == 0) & ~_near_moving(survey, exposure, wcs, shape)
+        use = _used(survey, exposure, warp)
         total[use] += warp.image[use]
         noise[use] += warp.variance[use]
-        seconds[use] += np.float32(exposure.seconds)
+        seconds[use] += round(exposure.seconds)
         number[use] += 1
         common[use] &= warp.mask[use]
         any_bit |= warp.mask
     divisor = np.maximum(number, 1).astype("f4")
     image, variance = total / divisor, noise / divisor**2
     _blank(image, variance, number == 0)
-    header = _header(exposures[0], skycell_id)
+    header = exposure_header(exposures[0], skycell_id)
     header.update(cell_header(survey, skycell_id))
     del header["EXPNAME"]
     fwhm = float(np.mean([exposure.fwhm for exposure in exposures]))
@@ -408,12 +409,18 @@ def convolve(stack: Planes) -> Planes:
     return replace(stack, image=image, mask=mask, variance=variance, header=header, fwhm=fwhm)
 
 
-def draw_diff(warp: Planes, stack: Planes) -> Planes:
-    """Subtract a stack from a warp: noise, what changes and moves, and what a misfit of 0.04 pixel leaves of stars."""
+def draw_diff(survey: Field, exposure: Exposure, warp: Planes, stack: Planes) -> Planes:
+    """Subtract a stack from a warp: noise, what changes and moves, and what a misfit of 0.04 pixel leaves of stars.
+
+    The warp's own share in the stack cancels part of its noise, and the variance says so; where the stack is that warp
+    alone there is no difference.
+    """
     misfit = np.float32(0.04) * np.gradient(warp.quiet, axis=1)
     image = (warp.image - warp.quiet) - (stack.image - stack.quiet) - misfit
-    variance = warp.variance + stack.variance
+    share = _used(survey, exposure, warp) / np.maximum(stack.extra["num"], 1).astype("f4")
+    variance = warp.variance * (1 - 2 * share) + stack.variance
     mask = warp.mask | stack.mask
+    _blank(image, variance, share == 1)
     mask[np.isnan(image)] |= BLANK
     return replace(warp, image=image, mask=mask, variance=variance, flux=warp.flux - stack.flux)
 
@@ -504,7 +511,7 @@ def _spikes(survey: Field, exposure: Exposure, shape: tuple[int, int], wcs: WCS)
 
 def _chip_without_noise(survey: Field, exposure: Exposure, class_id: str) -> tuple[Array, Array, Array]:
     """Return the unchanging sky, the changes and the mask of a chip."""
-    wcs, shape = WCS(chip_header(survey, exposure, class_id)), survey.chip_shape
+    wcs, shape = _chip_wcs(survey, exposure, class_id), survey.chip_shape
     quiet, change = _drawn(survey, exposure, shape, wcs)
     rows, columns = np.indices(shape, np.float32)
     ghost = _ghost(survey, exposure, class_id, columns, rows)
@@ -524,6 +531,11 @@ def _chip_without_noise(survey: Field, exposure: Exposure, class_id: str) -> tup
     mask[shape[0] // 2 - 2 : shape[0] // 2 + 2] = BLANK  # between the cells of a chip
     mask[:, shape[1] // 2 - 2 : shape[1] // 2 + 2] = BLANK
     return quiet, change, mask
+
+
+@lru_cache(maxsize=512)
+def _chip_wcs(survey: Field, exposure: Exposure, class_id: str) -> WCS:
+    return WCS(chip_header(survey, exposure, class_id))
 
 
 @lru_cache(maxsize=64)
@@ -560,7 +572,7 @@ def _chip_pixels(survey: Field, exposure: Exposure, class_id: str, wcs: WCS) -> 
     """Return the 0-based chip pixels below those of a skycell, by a polynomial through 144 exact places."""
     rows, columns = survey.cell_shape
     x, y = (one.ravel() for one in np.meshgrid(np.linspace(0, columns - 1, 12), np.linspace(0, rows - 1, 12)))
-    chip = WCS(chip_header(survey, exposure, class_id))
+    chip = _chip_wcs(survey, exposure, class_id)
     there = np.array(chip.all_world2pix(*wcs.all_pix2world(x, y, 0), 0, quiet=True))
     unit = float(max(rows, columns))
     design = polynomial.polyvander2d(x / unit, y / unit, [4, 4])
@@ -569,11 +581,12 @@ def _chip_pixels(survey: Field, exposure: Exposure, class_id: str, wcs: WCS) -> 
     return polynomial.polygrid2d(across, up, fit[0]).T, polynomial.polygrid2d(across, up, fit[1]).T
 
 
-def _near_moving(survey: Field, exposure: Exposure, wcs: WCS, shape: tuple[int, int]) -> Array:
-    """Tell which pixels the moving source covers in this exposure: within 2.5 FWHM."""
-    x, y = wcs.all_world2pix(*moving_place(survey.size, exposure.days), 0)
-    rows, columns = np.ogrid[: shape[0], : shape[1]]
-    return np.asarray((columns - x) ** 2 + (rows - y) ** 2 < (2.5 * exposure.fwhm / CELL_PIXEL) ** 2)
+def _used(survey: Field, exposure: Exposure, warp: Planes) -> Array:
+    """Tell which pixels of a warp go into a stack: not those of ghosts, nor within 2.5 FWHM of the moving source."""
+    x, y = WCS(warp.header).all_world2pix(*moving_place(survey.size, exposure.days), 0)
+    rows, columns = np.ogrid[: warp.image.shape[0], : warp.image.shape[1]]
+    near = (columns - x) ** 2 + (rows - y) ** 2 < (2.5 * exposure.fwhm / CELL_PIXEL) ** 2
+    return np.asarray(np.isfinite(warp.image) & (warp.mask & GHOST == 0) & ~near)
 
 
 def _smooth(image: Array, kernel: Array) -> Array:

@@ -34,8 +34,8 @@ _PSF = ((0.80, 1.0), (0.16, 1.9), (0.04, 4.5))  # share of the light, width in u
 _DISK = ((0.18, 0.35), (0.40, 0.75), (0.32, 1.25), (0.10, 1.9))  # the same for a galaxy, in units of its scale length
 _UNIT = np.eye(2)
 _FAR = 100  # pixels outside an image, from where light still reaches it
-_DENSITY = 30.0  # sources per square arcmin
-_BRIGHTEST, _FAINTEST, _SLOPE = 15.0, 23.5, 0.28  # counts grow as 10**(0.28 m)
+_DENSITY = 35.0  # sources per square arcmin
+_BRIGHTEST, _FAINTEST, _SLOPE = 15.0, 23.5, 0.24  # counts grow as 10**(0.28 m)
 
 
 @dataclass(frozen=True)
@@ -63,10 +63,14 @@ class Sky:
 
 
 SATURATED, GALAXY, VARIABLE, MOVING = range(4)
-"""The first four sources: a saturated star, a big galaxy, the variable and the moving source."""
+"""The first four sources: a saturated star, a big galaxy, the variable and the moving source; four stars follow."""
 
-_PLACES = ((-0.55, 0.50), (0.30, 0.42), (0.55, -0.42), (-0.80, -0.36))  # (east, north) of those four, in chip sides
-_MAGNITUDES = (11.6, 16.6, 18.2, 18.8)
+_PLACES = (
+    (-0.55, 0.50), (0.30, 0.42), (0.55, -0.42), (-0.80, -0.36),
+    (-0.22, 0.27), (0.80, 0.72), (0.85, -0.75), (-0.45, -0.80),
+)  # fmt: skip
+# (east, north) of those eight, in chip sides: the last four are bright stars that stand alone, one on each chip
+_MAGNITUDES = (11.6, 16.6, 18.2, 18.8, 16.2, 16.5, 16.8, 17.1)
 MOTION = (0.022, -0.009)
 """What the moving source travels in one day, east and north, in chip sides."""
 
@@ -102,8 +106,8 @@ def make_sky(seed: int, size: int) -> Sky:
     red[:special], colour[:special] = _MAGNITUDES, 0.4
     axis[:special] = 0.0
     axis[GALAXY], ratio[GALAXY], angle[GALAXY] = min(4.0, 0.06 * side), 0.55, 0.9
-    for index in (GALAXY, VARIABLE):  # what would hide them is moved out of the way, beyond the field
-        near = np.hypot(*(place - place[:, index : index + 1])) < 5
+    for index in (GALAXY, VARIABLE, *range(MOVING + 1, special)):  # what would blend with them goes beyond the field
+        near = np.hypot(*(place - place[:, index : index + 1])) < 6
         near[:special] = False
         place[:, near] = reach * 2
     ra, dec = offset(place[0], place[1])

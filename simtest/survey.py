@@ -278,7 +278,7 @@ def _plan(folder: Path) -> Field:
 def _write_chips(folder: Path, plan: Field, told: Progress) -> dict[Key, Drawn]:
     """Write raw and processed chips and the camera stage's catalogues; return what was drawn."""
     from simtest.files import write_image, write_pixels, write_tables
-    from simtest.images import CHIPS, draw_chip, draw_psf, find_sources
+    from simtest.images import CHIPS, draw_chip, draw_psf, exposure_header, find_sources
     from simtest.rows import path_base, run_id, state
     from simtest.sky import PIXEL
 
@@ -298,7 +298,8 @@ def _write_chips(folder: Path, plan: Field, told: Progress) -> dict[Key, Drawn]:
             for stage in ("raw", "chip"):
                 drawn[stage, run_id(stage, exposure.index), class_id] = _drawn(planes)
             told("chip", len(drawn) // 2, plan.exposures * len(CHIPS))
-        write_tables(folder / f"{path_base('cam', exposure, '')}.smf", planes.header, catalogues)
+        header = exposure_header(exposure, exposure.name)
+        write_tables(folder / f"{path_base('cam', exposure, '')}.smf", header, catalogues)
     return drawn
 
 
@@ -330,7 +331,7 @@ def _write_skycells(folder: Path, plan: Field, told: Progress) -> dict[Key, Draw
             _write_stack(folder, plan, inputs[0], cell, stack, convolve(stack))
             finish("stack", stack_id(filter_, cell), cell, stack)
             for exposure in inputs:
-                diff = draw_diff(warps[exposure], stack)
+                diff = draw_diff(plan, exposure, warps[exposure], stack)
                 _write_component(folder, plan, "diff", exposure, cell, diff)
                 finish("diff", run_id("diff", exposure.index), cell, diff)
     return drawn
