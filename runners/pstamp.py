@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import sys
 from datetime import datetime
 from pathlib import Path
@@ -159,6 +160,22 @@ def _show_value(name: str, value: object, indent: int = 0) -> None:
         return
     text = _clock(value) if isinstance(value, datetime) else value
     print(f"{' ' * indent}{name:<{20 - indent}} {'-' if text is None or text == '' else text}")
+
+
+@app.command()
+def revert(
+    what: Annotated[str, typer.Argument(help="request, job or dependent")],
+    number: Annotated[int, typer.Argument(help="Its number.")],
+    home: Home = HOME,
+) -> None:
+    """Try again what failed with a fault below 10, however often it has failed.
+
+    Example: pstamp revert request 3 && pstamp run
+    """
+    from pstamp_core.tasks.retry import revert_one
+
+    revert_one(server_of(home), what, number, who=getpass.getuser())
+    print(f"{what} {number} is tried again at the next: pstamp run")
 
 
 @app.command()

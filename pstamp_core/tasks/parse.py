@@ -54,7 +54,7 @@ LONGEST_SUFFIX = len(".exp.fits")
 # insert_many wants the same columns of every row
 _EMPTY_JOB: dict[str, Any] = {
     "rownum": "0", "jobType": "none", "options": 1, "exp_id": 0, "image": "", "outputBase": None, "params": "",
-    "sentence": "", "fault": 0,
+    "sentence": "", "fault": 0, "cause": 0,
 }  # fmt: skip
 
 
@@ -169,13 +169,14 @@ def _plan_request(
     if user.label and request.label in (None, "WEB", "WEB.UP"):
         plan.columns["label"] = user.label
     plan.preview = table.action == "PREVIEW"
-    projects = _Projects(server, user)
+    # The last try answers what it can, so that one dead image database does not keep all other rows from the user.
+    projects = _Projects(server, user, last_try=request.fault_count + 1 >= settings.retry_ceiling)
     findings = check_rows(table, project_fault=projects.fault, max_size_pixels=settings.max_stamp_pixels, path=file)
     for number, (row, problems) in enumerate(zip(table.rows, findings, strict=True)):
         if problems:
             plan.answer(problems[0].fault, _sentence(problems), **_row_columns(row))
         else:
-            _plan_row(server, row, projects, plan, outdir)
+            _plan_row(row, projects, plan, outdir)
         if len(plan.jobs) > settings.max_jobs:
             plan.jobs.clear()
             plan.answer(
@@ -222,10 +223,22 @@ def _look_up_user(server: Server, email: str | None) -> User:
 class _Projects:
     """The projects that a request names, looked up once each, with what the user may see of them."""
 
-    def __init__(self, server: Server, user: User) -> None:
+    def __init__(self, server: Server, user: User, last_try: bool) -> None:
         self.server = server
         self.user = user
+        self.last_try = last_try
         self._known: dict[str, tuple[pstampProject | None, pstampAccessLevel | None]] = {}
+        self._silent: dict[str, RetryableError] = {}
+
+    def select(self, project: pstampProject, selection: Selection) -> list[Image]:
+        """Return the images that match, from a database that is not asked again once it did not answer."""
+        if project.dbname in self._silent:
+            raise self._silent[project.dbname]
+        try:
+            return self.server.imagedb(project).select(selection)
+        except RetryableError as error:
+            self._silent[project.dbname] = error
+            raise
 
     def look_up(self, name: str) -> tuple[pstampProject | None, pstampAccessLevel | None]:
         """Return a project and the rule of the user's level for it; names compare without regard to case."""
@@ -262,7 +275,7 @@ def _row_columns(row: RequestRow) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _plan_row(server: Server, row: RequestRow, projects: _Projects, plan: Plan, outdir: Path) -> None:
+def _plan_row(row: RequestRow, projects: _Projects, plan: Plan, outdir: Path) -> None:
     project, _ = projects.look_up(str(row.project))
     if project is None:
         raise Stale(f"project {row.project} has gone meanwhile")
@@ -275,9 +288,14 @@ def _plan_row(server: Server, row: RequestRow, projects: _Projects, plan: Plan, 
         return
     selection = _selection(row, limit)
     try:
-        images = server.imagedb(project).select(selection)
+        images = projects.select(project, selection)
     except UserError as error:
         plan.answer(error.fault, f"row {row.rownum}: {error}", **columns)
+        return
+    except RetryableError as error:
+        if not projects.last_try:
+            raise
+        plan.answer(Fault.PSTAMP_NOT_AVAILABLE, f"row {row.rownum}: {error}", **columns, cause=error.fault)
         return
     for number, image in enumerate(images, 1):
         _plan_job(project, row, number, image, limit, columns, plan, outdir)

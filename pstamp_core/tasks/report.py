@@ -24,10 +24,7 @@ from pstamp_core.store import (
     pstampJob,
     pstampRequest,
 )
-from pstamp_core.tasks.server import Server
-
-TABLE_OF = {machine.name: table for table, machine in MACHINES.items()}
-"""The table of ``request``, ``job`` and ``dependent``."""
+from pstamp_core.tasks.server import Server, find
 
 IMAGE_STAMP = re.compile(r".+(?<!\.mk)(?<!\.wt)(?<!\.exp)(?<!\.num)\.fits")
 """The names of image stamps, as against masks, variances and maps."""
@@ -147,13 +144,8 @@ def look_up(server: Server, machine: str, number: int) -> tuple[dict[str, Any], 
     UserError
         There is no such row.
     """
-    if machine not in TABLE_OF:
-        raise UserError(f"{machine!r}: expected one of {', '.join(TABLE_OF)}")
-    table = TABLE_OF[machine]
     with server.store.reading():
-        row = table.get_or_none(table.key() == number)
-        if row is None:
-            raise UserError(f"there is no {machine} {number}")
+        row = find(machine, number)
         history = (
             pstampHistory.select()
             .where((pstampHistory.machine == machine) & (pstampHistory.row_id == number))

@@ -18,7 +18,7 @@ from pstamp_core.store import (
     pstampRequest,
 )
 from pstamp_core.tasks.dependents import stop_waiting_jobs
-from pstamp_core.tasks.server import Server
+from pstamp_core.tasks.server import Server, find
 
 FAULTS = list(RETRYABLE)
 
@@ -54,6 +54,23 @@ def revert(server: Server) -> int:
         )
 
     return server.store.work(work)
+
+
+def revert_one(server: Server, machine: str, number: int, who: str) -> None:
+    """Let an operator clear the retryable fault of one row, however often it has failed.
+
+    Raises
+    ------
+    UserError
+        There is no such row.
+    IllegalTransition
+        There is nothing to revert; the message says what is possible.
+    """
+
+    def work() -> None:
+        fire([find(machine, number)], Event.REVERT, server.args(who=who, operator=True), note="by hand")
+
+    server.store.work(work)
 
 
 def give_up(server: Server) -> int:

@@ -16,7 +16,7 @@ from peewee import fn
 from pstamp_core.database import create_tables, must_exist, session
 from pstamp_core.datastore import TABLES as DATASTORE_TABLES
 from pstamp_core.datastore import DataStore
-from pstamp_core.faults import Fault, LeaseLost, PstampError, RetryableError, is_final
+from pstamp_core.faults import Fault, LeaseLost, PstampError, RetryableError, UserError, is_final
 from pstamp_core.imagedb import Availability, Image, ImageDB, availability
 from pstamp_core.machines import Args, Event
 from pstamp_core.machines.machine import MICROSECONDS
@@ -135,6 +135,27 @@ def as_pstamp_error(error: BaseException) -> PstampError:
     if isinstance(error, MemoryError):
         return RetryableError("out of memory")
     return PstampError(f"{type(error).__name__}: {error}", Fault.PS_EXIT_PROG_ERROR)
+
+
+TABLE_OF = {machine.name: table for table, machine in MACHINES.items()}
+"""The table of ``request``, ``job`` and ``dependent``."""
+
+
+def find(machine: str, number: int) -> Worked:
+    """Return a row by the name of its machine and its number, within a session or unit of work.
+
+    Raises
+    ------
+    UserError
+        There is none.
+    """
+    if machine not in TABLE_OF:
+        raise UserError(f"{machine!r}: expected one of {', '.join(TABLE_OF)}")
+    table = TABLE_OF[machine]
+    row = table.get_or_none(table.key() == number)
+    if row is None:
+        raise UserError(f"there is no {machine} {number}")
+    return row
 
 
 def verdict_on(image: Image, *, wait: bool = True) -> Availability:
