@@ -43,7 +43,7 @@ def _printed(cell: Any) -> str:
         return "T" if cell else "F"
     if isinstance(cell, float | int):
         return number_text(cell)
-    return ascii_of(text_of(cell)) if cell else "NULL"
+    return (ascii_of(text_of(cell)) if cell is not None else "") or "NULL"
 
 
 def read_mdc(text: str, *, source: str = "metadata") -> list[tuple[str, dict[str, Any]]]:
