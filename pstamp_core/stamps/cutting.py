@@ -166,7 +166,7 @@ def cut(
         for request, region in todo:
             result: Stamp | tuple[int, PstampError]
             try:
-                result = _cut_one(files, request, region, planes, sources, token, quantise)
+                result = _cut_one(files, image, request, region, planes, sources, token, quantise)
             except PstampError as error:
                 result = request.job_id, error
             except MemoryError:
@@ -251,6 +251,7 @@ class _Cutout:
 
 def _cut_one(
     files: InputFiles,
+    image: Image,
     request: StampRequest,
     region: Region,
     planes: dict[str, _Plane],
@@ -263,7 +264,7 @@ def _cut_one(
     missing = []
     fraction_finite = 0.0
     with Products(request.base, token) as products:
-        own = [*_provenance(files, region), *request.header]
+        own = [*_provenance(image, region), *request.header]
         for name, kind in _PLANES.items():
             if not _wants(request, kind):
                 continue
@@ -319,7 +320,7 @@ def _compression(pixels: NDArray[Any], kind: _PlaneKind, quantise: float) -> str
     return "RICE" if quantise else None
 
 
-def _provenance(files: InputFiles, region: Region) -> list[tuple[str, Any, str]]:
+def _provenance(image: Image, region: Region) -> list[tuple[str, Any, str]]:
     """Return the cards that say where a stamp comes from, sections being FITS ones of the input."""
     cards: list[tuple[str, Any, str]] = []
     if region.ra is not None:
@@ -327,8 +328,8 @@ def _provenance(files: InputFiles, region: Region) -> list[tuple[str, Any, str]]
     return [
         *cards,
         ("PSTAMP", f"pstamp {__version__}", "software that cut this stamp"),
-        ("PSFILE", files.image.name, "image it is from"),
-        ("PSHDU", files.hdu, "HDU of that image, -1: the first"),
+        ("PSFILE", image.path.name, "image it is from"),
+        ("PSHDU", image.hdu, "HDU of that image, 0 is the primary"),
         ("PSBOX", _section(region.box), "asked for, in pixels of the image"),
         ("PSONIMG", _section(region.on_image), "of it on the image"),
     ]

@@ -10,6 +10,7 @@ import math
 import re
 import warnings
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from pstamp_core.stamps.image import BLOCK, CARD, PRINTABLE, Box
@@ -71,7 +72,8 @@ class HeaderTemplate:
             groups += [group for group in _groups(image.primary_cards) if group[:8] not in own]
         self._groups = [group for group in groups if not _GONE.match(group)]
         # A reference pixel that is not said is 0 (FITS standard 8.1), which a shift makes wrong.
-        self._unsaid = [n for n in (1, 2) if image.value(f"CTYPE{n}") is not None and image.value(f"CRPIX{n}") is None]
+        names = {group[:8] for group in self._groups}
+        self._unsaid = [n for n in (1, 2) if b"CTYPE%d  " % n in names and b"CRPIX%d  " % n not in names]
 
     def cards(self, box: Box, own: Cards, scaled: bool) -> bytes:
         """Return the cards of the stamp `box`, without those of the structure.
@@ -111,9 +113,10 @@ def _groups(cards: Iterable[bytes]) -> list[bytes]:
 
 def _shifted(card: bytes, pixels: int) -> bytes:
     """Return a card with its number less `pixels`; one that has no number stays."""
-    from astropy.io.fits import Card
+    from astropy.io.fits import Card, VerifyError
 
     old = Card.fromstring(card)
-    if not pixels or isinstance(old.value, (bool, str)) or not isinstance(old.value, (int, float)):
-        return card
-    return format_cards([(old.keyword, old.value - pixels, old.comment)])
+    with suppress(VerifyError):
+        if pixels and isinstance(old.value, (int, float)) and not isinstance(old.value, bool):
+            return format_cards([(old.keyword, old.value - pixels, old.comment)])
+    return card

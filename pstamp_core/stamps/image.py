@@ -13,7 +13,7 @@ import os
 import re
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
@@ -87,6 +87,7 @@ def reading(path: Path) -> Iterator[None]:
     except (OSError, ValueError, KeyError, IndexError, TypeError, RuntimeError, OverflowError) as error:
         cause: Exception = error
         if getattr(error, "errno", None) is None:
+            _drain_messages()
             try:
                 with path.open("rb") as stream:
                     while stream.read(2**20):
@@ -97,8 +98,21 @@ def reading(path: Path) -> Iterator[None]:
             if cause.errno in (errno.ENOENT, errno.ENOTDIR, errno.EISDIR):
                 raise FinalError(f"{path}: no such file") from cause
             raise RetryableError(f"{path}: {os.strerror(cause.errno)}") from cause
-        text = str(cause).strip().splitlines()
-        raise FinalError(f"{path}: damaged: {text[0] if text else type(cause).__name__}") from cause
+        text = "" if isinstance(cause, UnicodeDecodeError) else str(cause).strip()
+        raise FinalError(f"{path}: damaged: {text.splitlines()[0] if text else 'no FITS structure'}") from cause
+
+
+def _drain_messages() -> None:
+    """Empty cfitsio's stack of messages.
+
+    fitsio takes off about a dozen at each error. What a damaged file left there, bytes that are no text among it, would
+    come up in the errors of the next file, even in those that fitsio itself expects when it looks for a further HDU.
+    """
+    import fitsio
+
+    for _ in range(4):
+        with suppress(OSError, ValueError):
+            fitsio.FITS(os.devnull)
 
 
 class Image:
@@ -167,7 +181,9 @@ class Image:
         for number in itertools.count() if hdu < 0 else (hdu,):
             try:
                 found = self._fits[number]
-            except IndexError:
+            except (IndexError, OSError) as error:
+                if isinstance(error, OSError) and "extension not found" not in str(error):
+                    raise
                 raise FinalError(f"{self.path}: {'no 2-d image in it' if hdu < 0 else f'no HDU {hdu}'}") from None
             if found.get_exttype() == "IMAGE_HDU" and len(found.get_dims()) == 2 and all(found.get_dims()):
                 return number
@@ -197,10 +213,9 @@ class Image:
                     f"expected as many as that, of at most {MAX_TILE} pixels"
                 )
         self.bitpix = int(self.value("ZBITPIX" if self._hdu.is_compressed() else "BITPIX"))
-        if self.bitpix > 0 or not self._hdu.is_compressed():
-            self._hdu.ignore_scaling = True
-            self.bscale = float(self.value("BSCALE", 1.0))
-            self.bzero = float(self.value("BZERO", 0.0))
+        self._hdu.ignore_scaling = True
+        self.bscale = float(self.value("BSCALE", 1.0))
+        self.bzero = float(self.value("BZERO", 0.0))
         if self.bitpix > 0:
             blank = self.value("ZBLANK", self.value("BLANK"))
             self.blank = None if blank is None else int(blank)
@@ -221,12 +236,15 @@ class Image:
 
     def value(self, name: str, default: Any = None) -> Any:
         """Return the value of the first card `name`, or `default` where there is none or it is undefined."""
-        from astropy.io.fits import Card
+        from astropy.io.fits import Card, VerifyError
 
         start = name.ljust(8).encode() + b"="
         for card in self.cards:
             if card.startswith(start):
-                value = Card.fromstring(card).value
+                try:
+                    value = Card.fromstring(card).value
+                except VerifyError:
+                    raise FinalError(f"{self.path}: damaged: card {card.decode().strip()!r} can't be read") from None
                 return default if not isinstance(value, (str, int, float)) else value
         return default
 
@@ -239,6 +257,7 @@ class Image:
         FinalError
             25: there is none, or it can't be used.
         """
+        import numpy as np
         from astropy.io.fits.verify import VerifyWarning
         from astropy.wcs import WCS, FITSFixedWarning
 
@@ -252,6 +271,8 @@ class Image:
                 if wcs.has_celestial:
                     wcs = wcs if wcs.naxis == 2 else wcs.celestial
                     wcs.wcs.set()
+                    if np.linalg.det(wcs.pixel_scale_matrix) == 0:
+                        raise ValueError("its matrix is singular")
                     return wcs
         except Exception as error:  # WCSLIB and its wrapper raise nearly everything on a bad header
             why = f"its WCS can't be used ({str(error).strip().splitlines()[-1]})"

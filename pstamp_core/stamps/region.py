@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntFlag
@@ -123,13 +124,16 @@ def find_regions(image: Image, requests: Sequence[StampRequest], max_pixels: int
     in_arcsec = np.array([not request.size_in_pixels for request in good]) & ~whole
     asked = np.array([request.center for request in good], float)
     centers = np.where(whole[:, None], ((image.nx - 1) / 2, (image.ny - 1) / 2), asked - 1)
-    sizes = np.abs([request.size for request in good])
+    sizes = np.abs(np.array([request.size for request in good], float))
     sizes[whole] = image.nx, image.ny
     sky = np.full_like(centers, np.nan)
     if wcs is not None:
-        centers[on_sky] = _to_pixels(wcs, asked[on_sky])
-        sizes[in_arcsec] = _arcsec_to_pixels(wcs, sizes[in_arcsec])
-        sky[~on_sky] = _to_sky(wcs, centers[~on_sky])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # NaN is what we expect of a position without projection
+            if on_sky.any():
+                centers[on_sky] = _to_pixels(wcs, asked[on_sky])
+            sizes[in_arcsec] = _arcsec_to_pixels(wcs, sizes[in_arcsec])
+            sky[~on_sky] = _to_sky(wcs, centers[~on_sky])
         sky[on_sky] = asked[on_sky]
     sizes = np.round(sizes)
     found = iter([
@@ -211,15 +215,17 @@ def _to_pixels(wcs: WCS, sky: NDArray[np.float64]) -> NDArray[np.float64]:
     from astropy.wcs import NoConvergence
     from astropy.wcs.utils import skycoord_to_pixel
 
-    if not len(sky):
-        return sky
-    try:
-        return np.transpose(skycoord_to_pixel(SkyCoord(sky[:, 0], sky[:, 1], unit="deg"), wcs, mode="all"))
-    except NoConvergence:
-        # The inverse of a distortion need not exist far from the image; one such position must not hurt the others.
-        if len(sky) == 1:
-            return np.full_like(sky, np.nan)
+    one_by_one = wcs.has_distortion or wcs.wcs.radesys != "ICRS"
+    if one_by_one and len(sky) > 1:
+        # Iteration stops, and matrices are multiplied, in a way that depends on the length of the list; a stamp must
+        # not depend on its neighbours, nor fail with them.
         return np.concatenate([_to_pixels(wcs, position[None]) for position in sky])
+    try:
+        centers = SkyCoord(sky[:, 0], sky[:, 1], unit="deg")
+        return np.transpose(skycoord_to_pixel(centers[0] if one_by_one else centers, wcs, mode="all")).reshape(-1, 2)
+    except NoConvergence:
+        # The inverse of a distortion need not exist far from the image.
+        return np.full_like(sky, np.nan)
 
 
 def _to_sky(wcs: WCS, pixels: NDArray[np.float64]) -> NDArray[np.float64]:
