@@ -7,6 +7,7 @@ through here. SQLite serves one machine, MySQL and MariaDB serve many.
 from __future__ import annotations
 
 import random
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -40,6 +41,9 @@ _SESSION = (
     "/*M! tx_isolation *//*!50720 transaction_isolation */ = 'READ-COMMITTED'"
 )
 # One statement, since `init_command` takes one; MariaDB reads the first of the two names, MySQL the second.
+
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
+_PASSWORD = re.compile(r"^((?:[^/:@]*://)?+[^/:@]*):.*@", re.DOTALL)
 
 _REDO = {1205, 1213, 1020}  # lock wait, deadlock, row changed: the transaction is rolled back, do it again
 _LOST = {2006, 2013, 0}  # server gone, connection lost; pymysql's InterfaceError(0, '') hides a 2006
@@ -88,43 +92,52 @@ def connect(address: str) -> Database:
     Parameters
     ----------
     address : str
-        A path, ``sqlite:///path``, or ``mysql://user:password@host:port/name`` (also ``mariadb://``); a blank in a
-        part is written %20. ``?ssl=1`` asks for TLS, without which connecting is 70 times faster.
+        A path, ``sqlite:///path``, or ``mysql://user:password@host:port/name`` (also ``mariadb://``), in whose parts a
+        blank is written %20. ``?ssl=1`` asks for TLS, without which connecting is 70 times faster.
 
     Raises
     ------
     RetryableError
         Fault 3: the address can't be understood.
     """
-    parts = urlsplit(address)
-    if parts.scheme in ("mysql", "mariadb"):
-        name = parts.path.strip("/")
-        if not name or not parts.hostname:
-            raise RetryableError(
-                f"database address {redact(address)!r}: expected mysql://user:password@host:port/name",
-                Fault.PS_EXIT_CONFIG_ERROR,
-            )
-        from pymysql.constants import CLIENT
+    path = _sqlite_path(address)
+    if path is not None:
+        return SqliteDatabase(path, pragmas=_PRAGMAS)
+    try:
+        parts = urlsplit(address)
+        name, port = parts.path.strip("/"), parts.port or 3306
+    except ValueError:  # its message may hold a part of the password
+        raise _not_an_address(address) from None
+    if parts.scheme not in ("mysql", "mariadb") or not parts.hostname or not name or set("/@") & set(name):
+        raise _not_an_address(address)
+    from pymysql.constants import CLIENT
 
-        return MySQLDatabase(
-            unquote(name),
-            host=parts.hostname,
-            port=parts.port or 3306,
-            user=unquote(parts.username or ""),
-            password=unquote(parts.password or ""),
-            charset="utf8mb4",
-            client_flag=CLIENT.FOUND_ROWS,
-            init_command=_SESSION,
-            ssl_disabled="ssl=1" not in parts.query,
-            connect_timeout=10,
-        )
-    if parts.scheme not in ("", "sqlite"):
-        raise RetryableError(
-            f"database address {redact(address)!r}: expected a path, sqlite:///path or mysql://user@host/name",
-            Fault.PS_EXIT_CONFIG_ERROR,
-        )
-    path = address.removeprefix("sqlite:///") if parts.scheme else address
-    return SqliteDatabase(path, pragmas=_PRAGMAS)
+    return MySQLDatabase(
+        unquote(name),
+        host=parts.hostname,
+        port=port,
+        user=unquote(parts.username or ""),
+        password=unquote(parts.password or ""),
+        charset="utf8mb4",
+        client_flag=CLIENT.FOUND_ROWS,
+        init_command=_SESSION,
+        ssl_disabled="ssl=1" not in parts.query,
+        connect_timeout=10,
+    )
+
+
+def _sqlite_path(address: str) -> str | None:
+    """Return the path of a SQLite database; None when the address has another scheme, or is empty."""
+    path = address.removeprefix("sqlite:///")
+    return path if path and (path != address or not _SCHEME.match(address)) else None
+
+
+def _not_an_address(address: str) -> RetryableError:
+    return RetryableError(
+        f"database address {redact(address)!r}: expected a path, sqlite:///path or "
+        "mysql://user:password@host:port/name (# / ? @ in a part as %23 %2F %3F %40)",
+        Fault.PS_EXIT_CONFIG_ERROR,
+    )
 
 
 def create_tables(db: Database, tables: Sequence[type[Model]]) -> None:
@@ -135,17 +148,15 @@ def create_tables(db: Database, tables: Sequence[type[Model]]) -> None:
 
 
 def redact(address: str) -> str:
-    """Return `address` without its password, fit for a message or a log."""
-    parts = urlsplit(address)
-    return address.replace(f":{parts.password}@", ":***@") if parts.password else address
+    """Return `address` without its password, fit for a message or a log, even when it is no proper address."""
+    return _PASSWORD.sub(r"\1:***@", address)
 
 
 def must_exist(address: str) -> None:
     """Raise when `address` names a SQLite file that is not there (SQLite itself would make an empty one)."""
-    if urlsplit(address).scheme in ("", "sqlite"):
-        path = Path(address.removeprefix("sqlite:///"))
-        if not path.is_file():
-            raise RetryableError(f"database {path}: no such file", Fault.PS_EXIT_SYS_ERROR)
+    path = _sqlite_path(address)
+    if path is not None and not Path(path).is_file():
+        raise RetryableError(f"database {path}: no such file", Fault.PS_EXIT_SYS_ERROR)
 
 
 @contextmanager
@@ -183,7 +194,8 @@ def unit_of_work(db: Database, tables: Sequence[type[Model]], work: Callable[[],
         Fault 2: the database still fails after the last try.
     """
     if db.in_transaction():
-        return work()
+        with db.bind_ctx(tables, bind_refs=False, bind_backrefs=False):
+            return work()
     for attempt in range(1, TRIES + 1):
         try:
             with db.bind_ctx(tables, bind_refs=False, bind_backrefs=False):
