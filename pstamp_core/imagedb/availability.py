@@ -11,7 +11,7 @@ from enum import Enum
 
 from pstamp_core.faults import Fault
 
-RUN_STATES = (
+STATES = (
     "new", "reg", "full", "drop", "wait", "keep", "ignore", "update", "cleaned", "goto_cleaned", "error_cleaned",
     "purged", "goto_purged", "error_purged", "scrubbed", "goto_scrubbed", "error_scrubbed",
 )  # fmt: skip
@@ -61,7 +61,7 @@ class Availability:
         return self.component is not Component.USABLE and not self.fault
 
 
-_BEING_MADE = {
+_HELD = {
     "new": "its first processing is not done",
     "reg": "its run is still being defined",
     "wait": "an operator holds its run (wait)",
@@ -111,12 +111,12 @@ def availability(
     gone = _why_gone(stage, stage_id, run_state, data_state, fault)
     if gone:
         return Availability(Component.GONE, Fault.PSTAMP_GONE, gone)
-    for state in (run_state, data_state):
-        if state not in RUN_STATES:
-            reason = f"in a state that this server does not know ({state!r}); an operator must look"
-            return Availability(Component.WAITING, Fault.PSTAMP_NOT_AVAILABLE, reason)
     if data_state == "full" and run_state != "goto_cleaned":
         return Availability(Component.USABLE, Fault.PSTAMP_SUCCESS, "all pixels are there")
+    for state in (run_state, data_state):
+        if state not in STATES:
+            reason = f"in a state that this server does not know ({state!r}); an operator must look"
+            return Availability(Component.WAITING, Fault.PSTAMP_NOT_AVAILABLE, reason)
     if stage == "stack":
         return Availability(Component.GONE, Fault.PSTAMP_GONE, f"state {run_state}; stacks are not made again")
     verdict = _absent(stage, stage_id, run_state, data_state, fault, quality, oldest_diff)
@@ -142,7 +142,7 @@ def _absent(
 ) -> Availability:
     """Classify a component of a chip, warp or diff run that is not full, or is about to be cleaned."""
     if quality:
-        reason = f"of bad quality ({quality}) and {data_state}; such images are not made again"
+        reason = f"of bad quality ({quality}); such images are not made again"
         return Availability(Component.GONE, Fault.PSTAMP_GONE, reason)
     if run_state == "full" and stage != "chip":
         reason = f"{data_state} although {stage} run {stage_id} says full; an operator must look"
@@ -151,8 +151,8 @@ def _absent(
         reason = f"{data_state}, and difference {stage_id} is too old to be made again (before {oldest_diff})"
         return Availability(Component.GONE, Fault.PSTAMP_GONE, reason)
     for state in (run_state, data_state):
-        if state in _BEING_MADE:
-            return Availability(Component.WAITING, Fault.PSTAMP_SUCCESS, _BEING_MADE[state])
+        if state in _HELD:
+            return Availability(Component.WAITING, Fault.PSTAMP_SUCCESS, _HELD[state])
     if data_state == "goto_cleaned":
         return Availability(Component.WAITING, Fault.PSTAMP_SUCCESS, "being cleaned; it can be made again after that")
     if run_state == data_state == "update":

@@ -10,11 +10,12 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import operator
 import re
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, reduce
 from typing import TYPE_CHECKING, Any
 
 from peewee import chunked
@@ -47,6 +48,7 @@ _CARDS = re.compile(
     r"(CTYPE|CRVAL|CRPIX|CDELT|CUNIT|CROTA)[12]|(CD|PC|PV|PS)\d+_\d+|PC\d{6}|[AB]P?_(ORDER|DMAX|\d+_\d+)|WAT\d_\d+"
     r"|WCSAXES|LONPOLE|LATPOLE|EQUINOX|EPOCH|RADECSYS|RADESYS"
 )
+_TEXT = ("CTYPE", "CUNIT", "RAD", "WAT", "PS")
 
 
 class Astrometry:
@@ -71,16 +73,18 @@ class Astrometry:
                 frame: Any = wcs_to_celestial_frame(self.wcs) if celestial else None
                 self.scales: Any = proj_plane_pixel_scales(self.wcs) if celestial else None
         except Exception as error:  # wcslib and astropy refuse in many ways
-            raise UserError(f"WCS not understood: {' '.join(str(error).split()) or type(error).__name__}") from error
+            lines = str(error).strip().splitlines() or [type(error).__name__]
+            raise UserError(f"WCS not understood: {lines[-1]}") from error
         if not celestial:
             raise UserError("no celestial WCS; expected CTYPE1 and CTYPE2 such as RA---TAN and DEC--TAN")
         self.frame: Any = None if frame.name == "icrs" else frame
+        self.order = 1 if self.wcs.wcs.lng == 0 else -1  # which axis of the world is the longitude
 
     def to_sky(self, x: Any, y: Any) -> tuple[Any, Any]:
         """Return RA and Dec of pixels."""
         from astropy.coordinates import SkyCoord
 
-        ra, dec = self.wcs.all_pix2world(x, y, 1, ra_dec_order=True)
+        ra, dec = self.wcs.all_pix2world(x, y, 1)[:: self.order]
         if self.frame is None:
             return ra, dec
         there = SkyCoord(ra, dec, unit="deg", frame=self.frame).icrs
@@ -93,7 +97,7 @@ class Astrometry:
         if self.frame is not None:
             ra, dec = _in_frame(ra, dec, _Frame(self.frame))
         try:
-            x, y = self.wcs.all_world2pix(ra, dec, 1, ra_dec_order=True)
+            x, y = self.wcs.all_world2pix(*(ra, dec)[:: self.order], 1)
         except NoConvergence:  # off the image, where a distortion need not have an inverse
             return math.nan, math.nan
         return float(x), float(y)
@@ -167,10 +171,19 @@ class Place:
 
 
 def wcs_cards(header: Header) -> str:
-    """Return the cards of `header` that its WCS depends on, as they stand, a line each without comments."""
+    """Return the cards of `header` that its WCS depends on, as they stand, a line each without comments.
+
+    Raises
+    ------
+    UserError
+        One of them holds text instead of a number; wcslib would take it for missing.
+    """
     from astropy.io.fits import Header
 
     short = Header([(card.keyword, card.value) for card in header.cards if _CARDS.fullmatch(card.keyword)])
+    for keyword, value in short.items():
+        if not (isinstance(value, (int, float)) or keyword.startswith(_TEXT)):
+            raise UserError(f"{keyword} = {value!r}: expected a number")
     lines = short.tostring(sep="\n", endcard=False, padding=False).split("\n")
     return "\n".join(line.rstrip() for line in lines)
 
@@ -289,11 +302,11 @@ def near(place: Place) -> Any:
 def in_cells(ranges: Sequence[tuple[int, int]]) -> Any:
     """Return the condition, on `pstampFootprint`, that the cell is in one of the ranges."""
     cell = pstampFootprint.cell
-    condition: Any = cell.in_([first for first, last in ranges if first == last])
-    for first, last in ranges:
-        if first != last:
-            condition |= cell.between(first, last)
-    return condition
+    conditions: list[Any] = [cell.in_([first for first, last in ranges if first == last])]
+    conditions += [cell.between(first, last) for first, last in ranges if first != last]
+    while len(conditions) > 1:  # as a balanced tree: SQLite's parser refuses a long chain
+        conditions = [reduce(operator.or_, pair) for pair in chunked(conditions, 2)]
+    return conditions[0]
 
 
 def store_footprints(shapes: Sequence[dict[str, Any]], images: Sequence[dict[str, Any]]) -> None:

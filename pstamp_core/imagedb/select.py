@@ -10,7 +10,7 @@ from functools import reduce
 from itertools import accumulate
 from typing import Any
 
-from peewee import OP, SQL, Case, Expression, NodeList, fn
+from peewee import OP, SQL, Case, Expression, NodeList, chunked, fn
 
 from pstamp_core.faults import Fault, FinalError, UserError
 from pstamp_core.imagedb.availability import Component, availability
@@ -35,6 +35,7 @@ FIRST_COORD_MJD = 54922.0
 _DIFF_MODES = {"warp_warp": 1, "warp_stack": 2, "stack_stack": 4}
 _OLD_TESSELLATIONS = ("fixns", "allsky", "rings.v0")  # not searched unless asked for (`Job.pm`)
 _SKIPPED_RUNS = ("new", "purged", "scrubbed")  # a run in such a state gives way to an older one (`filterRuns`)
+_BATCH = 500  # numbers in one list
 _SHOWN = 3  # images named in a sentence
 
 
@@ -242,41 +243,52 @@ def _read(wanted: Selection, tables: Stage, base: Condition) -> list[Row]:
 
 
 def _at_position(wanted: Selection, tables: Stage) -> tuple[list[Row], str]:
-    """Return the rows of the images that have the position, or touch its box, and the position in words."""
+    """Return the rows of the images that have the position, or touch its box, and the position in words.
+
+    In four small queries instead of one, since no engine could be relied on to join them in this order.
+    """
     place, stage = _place(wanted), wanted.img_type
     what = f"RA {place.ra:.7g} Dec {place.dec:.7g}"
-    near_by: Any = (
-        pstampFootprint.select(pstampFootprint.footprint_id)
-        .distinct()
-        .join(pstampImage, on=(pstampImage.footprint_id == pstampFootprint.footprint_id) & (pstampImage.stage == stage))
-        .where(in_cells(ranges_around(place)), near(place))
-        .limit(MAX_IMAGES + 1)
-        .tuples()
-    )
-    candidates = [footprint_id for (footprint_id,) in near_by]
-    _bounded(candidates)
-    footprint_id = tables.columns["footprint_id"]
-    if candidates:
-        condition = reduce(
-            operator.and_, (condition.sql for condition in _conditions(wanted, tables)), footprint_id.in_(candidates)
-        )
-        rows = _fetch(tables, condition)
+    query: Any = pstampFootprint.select(pstampFootprint.footprint_id)
+    near_by = [footprint_id for (footprint_id,) in query.where(in_cells(ranges_around(place)), near(place)).tuples()]
+    images = _images_on(near_by, tables, stage)
+    if images is not None:
+        conditions = (condition.sql for condition in _conditions(wanted, tables))
+        rows = _fetch(tables, reduce(operator.and_, conditions, images))
         holding = _holding(place, {row["footprint_id"] for row in rows})
         rows = [row for row in rows if row["footprint_id"] in holding]
         if rows:
             return rows, what
-    holding = _holding(place, candidates)
-    if not holding:
+    holding = _holding(place, near_by)
+    images = _images_on(holding, tables, stage)
+    if images is None:
         raise _no_match(f"no {stage} image has {what}")
-    return _read(wanted, tables, Condition(what, footprint_id.in_(holding))), what
+    return _read(wanted, tables, Condition(what, images)), what
+
+
+def _images_on(footprint_ids: Collection[int], tables: Stage, stage: str) -> Any:
+    """Return the condition that an image is of a run, and of a chip or skycell, with one of the footprints, or None."""
+    stage_ids, components = set(), set()
+    for batch in chunked(footprint_ids, _BATCH):
+        query: Any = pstampImage.select(pstampImage.stage_id, pstampImage.component)
+        query = query.where(pstampImage.footprint_id.in_(batch), pstampImage.stage == stage)
+        for stage_id, component in query.tuples():
+            stage_ids.add(stage_id)
+            components.add(component)
+    _bounded(stage_ids)
+    columns = tables.columns
+    return columns["stage_id"].in_(stage_ids) & columns["component"].in_(components) if stage_ids else None
 
 
 def _holding(place: Place, footprint_ids: Collection[int]) -> set[int]:
     """Return those of the footprints that have the position on their pixels, or touch its box."""
     table = pstampFootprint
-    query: Any = table.select(table.footprint_id, table.wcs, table.naxis1, table.naxis2)
-    query = query.where(table.footprint_id.in_(list(footprint_ids)), near(place)).tuples()
-    return {footprint_id for footprint_id, *shape in query if place.is_on(*shape)}
+    found = set()
+    for batch in chunked(footprint_ids, _BATCH):
+        query: Any = table.select(table.footprint_id, table.wcs, table.naxis1, table.naxis2)
+        query = query.where(table.footprint_id.in_(batch), near(place)).tuples()
+        found |= {footprint_id for footprint_id, *shape in query if place.is_on(*shape)}
+    return found
 
 
 def _newest_runs(rows: list[Row], *, by_cell: bool) -> list[Row]:
