@@ -208,6 +208,16 @@ def test_small_files_are_read(survey):
     level = np.median(read(survey.folder / raw)[0].astype(float)) - np.nanmedian(planes(survey, base, (".ch.fits",))[0])
     assert model.shape == (13, 13)
     assert model.mean() == pytest.approx(level - 1000, abs=2)
+    variance = planes(survey, base, (".ch.wt.fits",))[0]
+    assert np.nanpercentile(variance, 20) == pytest.approx(model.mean() + 25, rel=0.05)  # photons and read-out noise
+
+
+def test_the_steps_of_stored_values_are_finer_than_the_noise(survey):
+    for stage in ("chip", "warp", "stack", "diff"):
+        for base in full(survey, stage):
+            image, _ = read(survey.folder / (base + PIXELS[stage][0]))
+            step = fitsio.read_header(survey.folder / (base + PIXELS[stage][0]), ext=1)["BSCALE"]
+            assert 0 < step < scatter(image[np.isfinite(image)]) / 3
 
 
 def test_the_camera_stage_holds_the_catalogues_of_its_chips(survey):
@@ -322,6 +332,26 @@ def test_masks_say_why_there_is_no_value(survey):
         assert (np.isnan(image) == np.isnan(variance)).all()
         if base.startswith("warp"):
             assert (np.isnan(image) >= (mask & (DETECTOR | BLANK | SAT | CR) > 0)).all()
+
+
+def test_masks_of_warps_are_those_of_the_chips_below(survey):
+    names = {one[4:]: one[3] for one in components(survey) if one[2] == "full"}
+    checked = 0
+    for class_id in survey.chips:
+        chip, header = read(survey.folder / (names[survey.chip_ids[0], class_id] + ".ch.mk.fits"))
+        for cell in survey.skycells:
+            warp, cell_header = read(survey.folder / (names[survey.warp_ids[0], cell] + ".mask.fits"))
+            for bit in (CR, DETECTOR, SAT, SPIKE, GHOST):
+                y, x = np.nonzero(chip & bit)
+                sky = WCS(header).all_pix2world(x, y, 0)
+                column, row = (np.rint(one).astype(int) for one in WCS(cell_header).all_world2pix(*sky, 0))
+                inside = (column >= 1) & (column < 174) & (row >= 1) & (row < 180)
+                around = [warp[row[inside] + i, column[inside] + j] & bit for i in (-1, 0, 1) for j in (-1, 0, 1)]
+                assert np.any(around, axis=0).all()
+                exact = (around[4] > 0).mean() if inside.any() else 1
+                assert exact > 0.5, (class_id, cell, bit)
+                checked += inside.sum()
+    assert checked > 1000
 
 
 def test_the_maps_count_the_inputs(survey):
@@ -482,6 +512,14 @@ def test_the_images_are_found_by_position(survey):
     assert count("chip", survey.centre) == EXPOSURES
     found = images.select(Selection(req_type="byid", img_type="chip", id=str(survey.chip_ids[0]), component="XY34"))
     assert [image.image.is_file() for image in found] == [True]
+
+
+def test_footprints_have_the_sizes_of_the_images(survey):
+    sizes = {row["footprint_id"]: (row["naxis1"], row["naxis2"]) for row in rows(survey, t.pstampFootprint)}
+    images = rows(survey, t.pstampImage)
+    assert len(images) == 4 * (4 * EXPOSURES) + 8
+    for row in images:
+        assert sizes[row["footprint_id"]] == ((140, 147) if row["stage"] in ("raw", "chip") else (175, 181))
 
 
 def test_around_the_centre_stacks_have_values(survey):
