@@ -13,9 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import servers
 
 from pstamp_core.machines import Args, DependentState, Event, JobState, RequestState
 from pstamp_core.store import TABLES, Label, Store, Worked, fire, moment, pstampDependent, pstampJob, pstampRequest
+from pstamp_core.tasks.server import Server
+from simtest.survey import Survey, simulate
 
 MYSQL = os.environ.get("PSTAMP_TEST_MYSQL", "")
 ENGINES = ["sqlite", *(["mysql"] if MYSQL else [])]
@@ -128,3 +131,15 @@ def do(store: Store, rows: Rows) -> Callable[..., Any]:
 def reread() -> Callable[..., Any]:
     """Read a row again."""
     return lambda row: type(row).get_by_id(row.id_)
+
+
+@pytest.fixture(scope="session")
+def survey(tmp_path_factory: pytest.TempPathFactory) -> Survey:
+    """A small simulated survey; not to be changed."""
+    return simulate(tmp_path_factory.mktemp("survey") / "s", size=100)
+
+
+@pytest.fixture
+def server(tmp_path: Path, survey: Survey) -> Server:
+    """A server with the survey as project gpc1."""
+    return servers.make(tmp_path / "home", survey)
