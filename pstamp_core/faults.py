@@ -37,12 +37,12 @@ class Fault(IntEnum):
         return member
 
     PSTAMP_SUCCESS = 0, "The product was delivered."
-    PS_EXIT_UNKNOWN_ERROR = 1, "The server failed in an unknown way; it tries again."
-    PS_EXIT_SYS_ERROR = 2, "A disk, network or system call failed; the server tries again."
+    PS_EXIT_UNKNOWN_ERROR = 1, "The server failed in an unknown way."
+    PS_EXIT_SYS_ERROR = 2, "A disk, network or system call failed."
     PS_EXIT_CONFIG_ERROR = 3, "The server is set up wrongly; its operators must look."
     PS_EXIT_PROG_ERROR = 4, "The server met a state that should not occur; its operators must look."
-    PS_EXIT_DATA_ERROR = 5, "A file or value was damaged; the server tries again."
-    PS_EXIT_TIMEOUT_ERROR = 6, "The work was lost or took too long; the server tries again."
+    PS_EXIT_DATA_ERROR = 5, "A file or value was damaged."
+    PS_EXIT_TIMEOUT_ERROR = 6, "The work was lost or took too long."
     PSTAMP_SYSTEM_ERROR = 10, "The server failed for good on this item."
     PSTAMP_NOT_IMPLEMENTED = 11, "This combination of REQ_TYPE and IMG_TYPE is not implemented."
     PSTAMP_UNKNOWN_ERROR = 12, "The item failed for good for an unknown reason."

@@ -15,10 +15,12 @@ from astropy.io import fits
 from servers import codes, row, send, sentences
 
 from pstamp_core import files
+from pstamp_core.datastore import filesets
 from pstamp_core.faults import UserError
 from pstamp_core.machines import RequestState
 from pstamp_core.store import make, moment, pstampAccessLevel, pstampJob, pstampProject, pstampRequest, pstampUser
-from pstamp_core.tasks import report
+from pstamp_core.tasks import jobs, parse, report
+from pstamp_core.tasks.retry import revert_one
 from pstamp_core.tasks.run import run
 from pstamp_core.tasks.server import Server, add_project
 from pstamp_core.tasks.submit import submit
@@ -213,35 +215,51 @@ def test_an_image_without_wcs(server: Server, survey: Survey, tmp_path: Path) ->
     assert "WCS" in sentences(server, req_id)[1]
 
 
-@pytest.mark.parametrize("function", ["written", "publish", "link_or_copy"])
+def full(*_: object, **__: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "somewhere")
+
+
+def no_strays(server: Server) -> bool:
+    return not [path for path in server.settings.home.rglob(".*") if path.name.endswith(".tmp")]
+
+
+@pytest.mark.parametrize("function", ["written", "link_or_copy"])
 def test_a_full_disk(
     server: Server, survey: Survey, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, function: str
 ) -> None:
-    """The disk is full at one kind of file operation, until an operator makes room."""
-    from pstamp_core.datastore import filesets
-    from pstamp_core.tasks import jobs, parse
-
-    def full(*_: object, **__: object) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "somewhere")
-
+    """What can't be published waits for an operator once its tries are used up: there is no other way to answer."""
     req_id = send(server, tmp_path, row(1, survey))
     with monkeypatch.context() as patch:
-        for module in (files, filesets, jobs, parse):
-            if hasattr(module, function):
-                patch.setattr(module, function, full)
+        for module in (files, filesets, parse):
+            patch.setattr(module, function, full, raising=False)
         run(server, workers=1)
-        assert not list(server.settings.datastore.glob("*/*/results.fits")) or function == "publish"
     columns, _ = report.look_up(server, "request", req_id)
-    if columns["state"] != "stop":  # its tries are used up: nothing moves before an operator says so
-        assert columns["fault"] in range(10)
-        if columns["fault"]:
-            from pstamp_core.tasks.retry import revert_one
+    assert (columns["state"], columns["fault"]) == ("run", 2)
+    assert not list(server.settings.datastore.glob("*/*/results.fits"))
+    (waiting,) = report.waiting(server)
+    assert "No space left on device" in waiting.why
+    run(server, workers=1)
+    assert report.look_up(server, "request", req_id)[0]["state"] == "run"
+    revert_one(server, "request", req_id, "ana")
+    run(server, workers=1)
+    # Where even the request file could not be copied, parsing was given up, and the whole request has one answer.
+    assert set(codes(server, req_id)) == ({0} if function == "written" else {1})
+    assert no_strays(server)
 
-            revert_one(server, "request", req_id, "ana")
-        run(server, workers=1)
-    assert set(codes(server, req_id)) in ({1}, {0})
-    strays = [path for path in server.settings.home.rglob(".*") if path.name.endswith(".tmp")]
-    assert strays == []
+
+def test_a_disk_too_full_for_a_stamp(
+    server: Server, survey: Survey, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    req_id = send(server, tmp_path, row(1, survey))
+    monkeypatch.setattr(jobs, "publish", full)
+    run(server, workers=1)
+    assert set(codes(server, req_id)[1]) == {25}
+    line = report.results(server, req_id)[0]
+    assert line["CAUSE"] == 2
+    assert line["SENTENCE"] == (
+        "3 tries failed, the last with 2: A disk, network or system call failed. (No space left on device somewhere)"
+    )
+    assert no_strays(server)
 
 
 def test_access_is_what_the_tables_say(server: Server, survey: Survey, tmp_path: Path) -> None:
