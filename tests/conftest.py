@@ -16,7 +16,21 @@ import pytest
 import servers
 
 from pstamp_core.machines import Args, DependentState, Event, JobState, RequestState
-from pstamp_core.store import TABLES, Label, Store, Worked, fire, moment, pstampDependent, pstampJob, pstampRequest
+from pstamp_core.machines.machine import FaultClass
+from pstamp_core.store import (
+    MACHINES,
+    TABLES,
+    Label,
+    Store,
+    Worked,
+    fire,
+    moment,
+    pstampDependent,
+    pstampHistory,
+    pstampJob,
+    pstampRequest,
+)
+from pstamp_core.store.rules import trigger_name
 from pstamp_core.tasks.server import Server
 from simtest.survey import Survey, simulate
 
@@ -67,6 +81,8 @@ def store(address: str, clock: Clock) -> Iterator[Store]:
     fresh = Store(address, clock)
     fresh.create()
     with fresh.reading():
+        for table in MACHINES:  # tests make rows in any state; what the triggers refuse has tests of its own
+            fresh.db.execute_sql(f"DROP TRIGGER {trigger_name(table.__name__, 'insert')}")
         yield fresh
     fresh.db.close()
 
@@ -86,20 +102,26 @@ class Rows:
         self.clock = clock
         self._number = count(1)
 
+    @staticmethod
+    def _reread(row: Any) -> Any:
+        return type(row).get_by_id(row.id_)
+
     def request(self, state: RequestState = RequestState.RUN, **columns: Any) -> pstampRequest:
         at = moment(self.clock.now)
         values = {"name": f"request_{next(self._number)}", "uri": "a.fits", "registered": at, "timestamp": at}
-        return pstampRequest.create(**{**values, "state": state, **columns})
+        return self._reread(pstampRequest.create(**{**values, "state": state, **columns}))
 
     def job(self, request: pstampRequest | None = None, state: JobState = JobState.RUN, **columns: Any) -> pstampJob:
         request = request or self.request()
-        return pstampJob.create(**{"req_id": request.req_id, "image": "a.fits", "state": state, **columns})
+        return self._reread(
+            pstampJob.create(**{"req_id": request.req_id, "image": "a.fits", "state": state, **columns})
+        )
 
     def dependent(self, state: DependentState = DependentState.NEW, **columns: Any) -> pstampDependent:
         number = next(self._number)
         key = f"gpc1|warp|{number}|skycell.1" if state in (DependentState.NEW, DependentState.HOLD) else None
         values = {"stage": "warp", "stage_id": number, "component": "skycell.1", "imagedb": "gpc1", "open_key": key}
-        return pstampDependent.create(**{**values, "state": state, **columns})
+        return self._reread(pstampDependent.create(**{**values, "state": state, **columns}))
 
     def label(self, label: str, priority: int = 0, *, active: bool = True) -> Label:
         return Label.create(label=label, priority=priority, active=active)
@@ -143,3 +165,34 @@ def survey(tmp_path_factory: pytest.TempPathFactory) -> Survey:
 def server(tmp_path: Path, survey: Survey) -> Server:
     """A server with the survey as project gpc1."""
     return servers.make(tmp_path / "home", survey)
+
+
+def check_history(table: type[Worked]) -> None:
+    """Check that the history of every row of `table` is a legal chain from its making to the row as it is.
+
+    Quiet events (a look at a dependent) leave no line, so that only a dependent's attempt may be ahead of its history.
+    """
+    machine = MACHINES[table]
+    arrows = {(event.value, source.value, dest.value) for event, source, dest, _ in machine.arrows()}
+    quiet = {event.value for event, _, _, edge in machine.arrows() if not edge.history}
+    lines: dict[int, list[pstampHistory]] = {}
+    for line in pstampHistory.select().where(pstampHistory.machine == machine.name).order_by(pstampHistory.hist_id):
+        lines.setdefault(line.row_id, []).append(line)
+    for row in table.select():
+        first, *rest = lines.pop(row.id_)
+        assert (first.event, first.source) == ("make", "")
+        assert machine.states(first.dest) in machine.initial
+        before = first
+        for line in rest:
+            assert line.source == before.dest
+            assert (line.event, line.source, line.dest) in arrows
+            assert line.event not in quiet
+            assert FaultClass.of(line.fault) in machine.faults[machine.states(line.dest)]
+            step = line.attempt - before.attempt
+            assert step >= 0 if "claim" in quiet else step == (line.event == "claim")
+            assert line.at >= before.at
+            before = line
+        assert (before.dest, before.fault, before.cause) == (row.state.value, row.fault, row.cause)
+        assert before.attempt <= row.attempt if "claim" in quiet else before.attempt == row.attempt
+        assert before.at == row.changed_at
+    assert lines == {}

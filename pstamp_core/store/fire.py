@@ -19,6 +19,8 @@ MACHINES: dict[type[Worked], Machine] = {pstampRequest: REQUEST, pstampJob: JOB,
 CHUNK = 500
 """Rows in one statement; SQLite allows 32,766 parameters, and long statements gain nothing."""
 
+_MACHINES_COLUMNS = {"state", "changed_at", *Worked._meta.fields}
+
 W = TypeVar("W", bound=Worked)
 
 
@@ -60,6 +62,10 @@ def fire(rows: Sequence[W], event: Event, args: Args, *, note: str = "", race: b
         return []
     table = type(rows[0])
     machine = MACHINES[table]
+    _must_be_in_unit_of_work(table, "fire")
+    for name in columns:
+        if name in _MACHINES_COLUMNS:
+            raise Bug(f"{event.value}: {name} is for the machine to set")
     groups: dict[tuple[Any, ...], list[tuple[W, Change]]] = {}
     for row in rows:
         change = machine.decide(row, event, args)
@@ -97,7 +103,8 @@ def _update(
     if count != len(part):
         if not race:
             kind = LeaseLost if Guard.HELD in change.edge.guards else Stale
-            raise kind(f"{MACHINES[table].name} {', '.join(map(str, ids[:5]))}: changed by somebody else meanwhile")
+            names = ", ".join(map(str, ids[:5])) + (f" or another of {len(ids)}" if len(ids) > 5 else "")
+            raise kind(f"{MACHINES[table].name} {names}: changed by somebody else meanwhile")
         mine = key.in_(ids) & (table.lease_owner == args.owner) & (table.attempt == values["attempt"])
         won = {row.id_ for row in table.select(key).where(mine)}
         part = [(row, change) for row, change in part if row.id_ in won]
@@ -134,13 +141,14 @@ def _record(machine: Machine, changed: Iterable[tuple[Worked, Change]], event: E
 
 
 def make(table: type[W], *, now: int, who: str, note: str = "", **values: Any) -> W:
-    """Insert one row in an initial state of its machine, with its first line of history.
+    """Insert one row in an initial state of its machine, with its first line of history; part of a unit of work.
 
     Raises
     ------
     Bug
         A state that is not initial, or a fault that does not go with it.
     """
+    _must_be_in_unit_of_work(table, "make")
     _check_initial(MACHINES[table], values)
     row = table.create(**values, changed_at=now)
     _record_making(MACHINES[table], [row], now, who, note)
@@ -148,7 +156,17 @@ def make(table: type[W], *, now: int, who: str, note: str = "", **values: Any) -
 
 
 def make_jobs(request: pstampRequest, jobs: Sequence[dict[str, Any]], *, now: int, who: str) -> None:
-    """Insert the jobs of `request`, with their first lines of history; the caller holds the request's lease."""
+    """Insert the jobs of `request`, with their first lines of history; part of the unit of work that parses it.
+
+    Raises
+    ------
+    Bug
+        A state that is not initial, a fault that does not go with it, or jobs that do not all name the same columns:
+        one INSERT has one list of them, and what the first job does not name would be lost.
+    """
+    _must_be_in_unit_of_work(pstampJob, "make_jobs")
+    if any(values.keys() != jobs[0].keys() for values in jobs):
+        raise Bug("make_jobs: the jobs name different columns")
     for values in jobs:
         _check_initial(JOB, values)
     mine = pstampJob.req_id == request.req_id
@@ -159,8 +177,14 @@ def make_jobs(request: pstampRequest, jobs: Sequence[dict[str, Any]], *, now: in
     _record_making(JOB, made.iterator(), now, who, "")
 
 
+def _must_be_in_unit_of_work(table: type[Worked], function: str) -> None:
+    """Without a transaction a row could change and its line of history be lost."""
+    if not table._meta.database or not table._meta.database.in_transaction():
+        raise Bug(f"{function}: must be called within a unit of work")
+
+
 def _check_initial(machine: Machine, values: dict[str, Any]) -> None:
-    state, fault = values["state"], values.get("fault", 0)
+    state, fault = values.get("state", machine.initial[0]), values.get("fault", 0)
     if state not in machine.initial or FaultClass.of(fault) not in machine.faults[state]:
         raise Bug(f"{machine.name}: can't be made {state.value} with fault {fault}")
 
