@@ -515,9 +515,8 @@ def test_a_claim_needs_an_owner() -> None:
 HELD = Row(None, fault_count=2, cause=5, attempt=4, lease_owner=ME, lease_until=NOW + 50, retry_at=NOW - 3)
 FREE = replace(HELD, lease_owner="", lease_until=0)
 GONE = {"lease_owner": "", "lease_until": 0}
-WORKED_ON = {(REQUEST, state) for state in request_module.WORKED_ON} | {
-    (JOB, JobState.RUN), (DEPENDENT, DependentState.NEW),
-}  # fmt: skip
+WORKED_ON = [*((REQUEST, state) for state in request_module.WORKED_ON), (JOB, JobState.RUN),
+             (DEPENDENT, DependentState.NEW)]  # fmt: skip
 
 
 def effect(machine: Machine, row: Row, event: Event, **args: Any) -> dict[str, Any]:
