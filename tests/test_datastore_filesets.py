@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from peewee import SqliteDatabase
@@ -104,8 +105,10 @@ def test_many_files_keep_their_order(store: DataStore, tmp_path: Path) -> None:
 
 def test_filesets_are_listed_in_the_order_of_their_registration(store: DataStore, files: list[StoredFile]) -> None:
     for name in ("b", "c", "a"):
+        dsProduct.update(last_update=LONG_AGO).execute()
         store.publish("results", name, "PSRESULTS", files, [name])
     assert names(store) == ["b", "c", "a"]
+    assert dsProduct.get().last_update == store.filesets("results")[-1].registered
     assert newest(store) == "a"
 
 
@@ -125,12 +128,13 @@ def test_a_product_can_be_added_again_with_another_description(store: DataStore,
     before = store.root.joinpath("index.txt").read_text()
     store.add_product("results", "psresults", "Finished stamps", ("req_id",))
     assert store.root.joinpath("index.txt").read_text() == before
+    dsFileType.update(type_col_0="part").where(dsFileType.type == "text").execute()
     store.add_product("results", "PSRESULTS", "Others", ("number", "user"))
     (entry,) = read_root_index(store.root.joinpath("index.txt").read_text())
     assert (entry.type, entry.description, entry.last_fileset) == ("PSRESULTS", "Others", "vega")
     assert "|number|user|\n" in (store.root / "results" / "index.txt").read_text()
     assert dsProduct.select().count() == 1
-    assert {row.type: row.type_col_0 for row in dsFileType.select()} == filesets.FILE_TYPES
+    assert {row.type: row.type_col_0 for row in dsFileType.select()} == {**filesets.FILE_TYPES, "text": "part"}
 
 
 def test_the_same_request_replaces_its_fileset_in_its_place(store: DataStore, files: list[StoredFile]) -> None:
@@ -174,6 +178,85 @@ def test_a_request_that_loses_the_race_for_a_name_takes_its_files_back(
         store.publish("results", "vega", "PSRESULTS", files, ["92"], before_rename=other_is_faster)
     assert tree(store) == before
     assert dsFile.select().count() == 0
+
+
+@pytest.mark.parametrize(("other", "fault"), [("91", Fault.PSTAMP_DUP_REQUEST), ("92", None)])
+def test_of_two_who_publish_one_fileset_the_last_to_come_wins(
+    store: DataStore, files: list[StoredFile], monkeypatch: pytest.MonkeyPatch, other: str, fault: int | None
+) -> None:
+    called: list[str] = []
+
+    def other_comes(path: Path, kind: str) -> StoredFile:
+        monkeypatch.setattr(filesets, "measure", measure)
+        store.publish("results", "vega", "PSRESULTS", files[:1], [other], lambda: called.append(other))
+        return measure(path, kind)
+
+    def publish() -> None:
+        store.publish("results", "vega", "PSRESULTS", files[:2], ["92"], lambda: called.append("92"))
+
+    monkeypatch.setattr(filesets, "measure", other_comes)
+    with pytest.raises(RetryableError, match="No such file or directory"):
+        publish()
+    assert called == [other]
+    assert [file.name for file in store.files("results", "vega")] == ["results.fits"]
+    assert not [path for path in tree(store) if ".tmp" in path]
+    if fault is None:
+        publish()
+        assert len(store.files("results", "vega")) == 2
+    else:
+        with pytest.raises(UserError) as refused:
+            publish()
+        assert refused.value.fault == fault
+
+
+def test_the_product_is_locked_before_a_fileset_gets_its_number(
+    store: DataStore, files: list[StoredFile], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    statements: list[str] = []
+    execute = store.database.execute_sql
+
+    def noted(sql: str, params: object = None) -> object:
+        statements.extend(re.findall(r'^(?:INSERT INTO|UPDATE|DELETE FROM) "\w+"', sql))
+        return execute(sql, params)
+
+    monkeypatch.setattr(store.database, "execute_sql", noted)
+    store.publish("results", "vega", "PSRESULTS", files, ["91"])
+    assert statements[:2] == ['UPDATE "dsProduct"', 'INSERT INTO "dsFileset"']
+    statements.clear()
+    store.withdraw("results", "vega")
+    assert statements[0] == 'UPDATE "dsProduct"'
+
+
+def test_all_bytes_and_names_reach_the_disk_before_the_rename_and_the_rename_before_the_registry(
+    store: DataStore, files: list[StoredFile], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: set[int] = set()
+    monkeypatch.setattr(os, "fsync", lambda handle: synced.add(os.fstat(handle).st_ino))
+    register = DataStore._register
+
+    def before_rename() -> None:
+        (staging,) = (store.root / "results").glob(".vega.*.tmp")
+        assert {staging.stat().st_ino, *(path.stat().st_ino for path in staging.iterdir())} == synced
+
+    def before_register(self: DataStore, *rest: Any) -> None:
+        assert (store.root / "results").stat().st_ino in synced
+        register(self, *rest)
+
+    monkeypatch.setattr(DataStore, "_register", before_register)
+    store.publish("results", "vega", "PSRESULTS", files, ["91"], before_rename)
+    assert len(synced) == len(files) + 5  # its index, its folder and the product's, the two indexes above
+
+
+def test_a_link_in_the_place_of_a_fileset_is_replaced_and_not_followed(
+    store: DataStore, files: list[StoredFile], tmp_path: Path
+) -> None:
+    path = store.publish("results", "vega", "PSRESULTS", files, ["91"])
+    path.rename(tmp_path / "moved")
+    path.symlink_to(tmp_path / "moved")
+    store.publish("results", "vega", "PSRESULTS", files, ["91"])
+    assert not path.is_symlink()
+    assert len(list((tmp_path / "moved").iterdir())) == 4
+    assert not [path for path in tree(store) if ".tmp" in path]
 
 
 def test_a_failed_replacement_leaves_the_old_fileset(
@@ -329,15 +412,16 @@ def test_what_dead_writers_left_is_swept_but_not_the_work_of_the_living(
     store: DataStore, files: list[StoredFile]
 ) -> None:
     product = store.root / "results"
-    for name in (".vega.0a1b.tmp", ".vega.2.0a1b.tmp", ".vega.2.tmp"):
+    for name in (".vega.0a1b.tmp", ".vega.2.0a1b.tmp", ".vega.2.vega.0a1b.tmp", ".vega.2.tmp"):
         (product / name).mkdir()
         (product / name / "half").write_text("half")
     for name in (product / ".index.txt.4321.tmp", store.root / ".index.txt.4321.tmp"):
         name.write_text("half")
     store.publish("results", "vega", "PSRESULTS", files, ["91"])
     strays = sorted(path for path in tree(store) if path.endswith(".tmp"))
-    assert strays == ["results/.vega.2.0a1b.tmp"]
+    assert strays == ["results/.vega.2.0a1b.tmp", "results/.vega.2.vega.0a1b.tmp"]
     store.publish("results", "vega.2", "PSRESULTS", files, ["92"])
+    store.withdraw("results", "vega.2.vega")
     assert not [path for path in tree(store) if ".tmp" in path]
 
 

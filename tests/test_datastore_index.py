@@ -141,6 +141,7 @@ def test_characters_that_would_break_a_row_become_blanks() -> None:
         "a|-1||text|",
         "a|1.5||text|",
         "a|²||text|",
+        f"a|{'9' * 19}||text|",
         f"a|{'9' * 5000}||text|",
         f"a|1|{'A' * 32}|text|",
         f"a|1|{'a' * 31}|text|",

@@ -143,14 +143,13 @@ class DataStore:
         _check_plan(f"fileset {product}/{fileset}", fileset_type, files, values)
         staging = private_name(target, token_hex(8))
         with self._working(f"fileset {product}/{fileset}"):
-            with self._turn():
+            with self._turn():  # whoever stages the same fileset now loses it, so that the last to come wins
                 if not self._owned(product, fileset, values[0]) and os.path.lexists(target):
                     self._clear_unlisted(target)
                 _sweep(target)
             try:
                 self._stage(staging, files)
                 with self._turn():
-                    self._owned(product, fileset, values[0])
                     before_rename()
                     with _placed(staging, target):
                         self._register(product, fileset, fileset_type, files, values)
