@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pstamp_core.database import connect, create_tables, session, unit_of_work
-from pstamp_core.faults import UserError
+from pstamp_core.faults import FinalError, UserError
 from pstamp_core.files import inside
 from pstamp_core.imagedb.dates import tai
 from pstamp_core.imagedb.footprints import footprint, store_footprints
@@ -89,13 +89,17 @@ class ImageDB:
             The database does not answer.
         """
         with self.session():
-            return self._images(select_rows(wanted), wanted.options)
+            rows = select_rows(wanted)
+            images, problems = self._images(rows, wanted.options)
+        if not images:
+            raise FinalError(f"{rows[0]['stage']} {rows[0]['stage_id']} {rows[0]['component']}: {problems[0]}")
+        return images
 
     def component(self, stage: str, stage_id: int, component: str, options: int = 0) -> Image | None:
         """Return one component as it is now, in any state; None if there is none, or no file name for it."""
         with self.session():
             rows = component_rows(stage, stage_id, component, options)
-            found = self._images([row for row in rows if row["path"] or row["path_base"]], options)
+            found, _ = self._images([row for row in rows if row["path"] or row["path_base"]], options)
         return found[0] if found else None
 
     def add_footprint(
@@ -135,12 +139,16 @@ class ImageDB:
             })  # fmt: skip
         unit_of_work(self.db, TABLES, lambda: store_footprints(list(shapes.values()), places))
 
-    def _images(self, rows: list[Row], options: int) -> list[Image]:
-        dates = tai([row["dateobs"] for row in rows])
-        return [
-            self._image(row, row["mjd"] if date is None else date, options)
-            for row, date in zip(rows, dates, strict=True)
-        ]
+    def _images(self, rows: list[Row], options: int) -> tuple[list[Image], list[UserError]]:
+        """Return images, and what is wrong with the file names of those that are left out."""
+        images: list[Image] = []
+        problems: list[UserError] = []
+        for row, date in zip(rows, tai([row["dateobs"] for row in rows]), strict=True):
+            try:
+                images.append(self._image(row, row["mjd"] if date is None else date, options))
+            except UserError as error:
+                problems.append(error)
+        return images, problems
 
     def _image(self, row: Row, mjd_obs: float | None, options: int) -> Image:
         if row["path"]:

@@ -125,7 +125,7 @@ def _conditions(wanted: Selection, tables: Stage) -> list[Condition]:
     columns, found = tables.columns, []
     if wanted.img_type == "raw":
         found.append(Condition("exposure type object", rawExp.exp_type == "object"))
-        found.append(Condition("not marked as ignored", rawImfile.ignored == False))  # noqa: E712 (SQL)
+        found.append(Condition("a file that counts (not ignored)", rawImfile.ignored == False))  # noqa: E712 (SQL)
     component = wanted.component or "all"
     if component.lower() != "all" and wanted.req_type != "byskycell":
         found.append(Condition(f"COMPONENT {component!r}", _same(columns["component"], component)))
@@ -234,11 +234,11 @@ def _read(wanted: Selection, tables: Stage, base: Condition) -> list[Row]:
     total, *left = counts.get()
     if not total:
         raise _no_match(f"no {wanted.img_type} image of {base.words}")
-    parts = [f"{_count(total, wanted.img_type)} of {base.words}"]
-    for condition, number in zip(conditions, left, strict=True):
-        parts.append(f"{int(number) or 'none'} of them {condition.words}")
-        if not number:
-            break
+    parts, before = [f"{_count(total, wanted.img_type)} of {base.words}"], total
+    for condition, number in zip(conditions, map(int, left), strict=True):
+        if number < before:
+            parts.append(f"{number or 'none'} of them with {condition.words}")
+        before = number
     raise _no_match(", ".join(parts))
 
 
