@@ -188,6 +188,14 @@ def test_what_a_finding_says() -> None:
         ({"center_y": math.inf}, 21, "CENTER_Y is inf; expected a number"),
         ({"width": math.nan, "bad": {"WIDTH": ""}}, 21, "WIDTH is not given; expected a number"),
         ({"height": math.nan, "bad": {"HEIGHT": "1,5"}}, 21, "HEIGHT is '1,5'; expected a number"),
+        ({"width": math.inf}, 21, "WIDTH is inf; expected a number"),
+        (
+            {"req_type": "byid", "id": "8", "coord_mask": 3, "center_x": math.inf},
+            21,
+            "CENTER_X is inf; expected a number",
+        ),
+        ({"req_type": "byname", "job_type": "get_image"}, 21,
+         "REQ_TYPE is 'byname'; expected byid, byexp, bydiff, bycoord or byskycell"),
         ({"req_type": "byexp"}, 11, "IMG_TYPE is 'stack'; expected raw, chip, warp or diff with byexp"),
         (
             {"req_type": "byexp", "img_type": "stack_summary"},
@@ -265,6 +273,8 @@ def test_one_thing_wrong(changes: dict[str, Any], fault: int, sentence: str) -> 
         {"req_type": "byid", "id": "8", "img_type": "chip", "coord_mask": 3, "option_mask": Option.USE_IMFILE_ID},
         {"req_type": "byid", "id": "8", "img_type": "chip", "coord_mask": 3, "center_x": 0.0, "center_y": 0.0},
         {"req_type": "byid", "id": "8", "img_type": "chip", "coord_mask": 3, "width": 0.0, "height": 0.0},
+        {"req_type": "byid", "id": "8", "coord_mask": 3, "center_x": 0.0, "center_y": 0.0, "width": 9000.0},
+        {"req_type": "byid", "id": "8", "coord_mask": 3, "center_x": 0.0, "center_y": 0.0, "width": 0.0},
         {"req_type": "byexp", "img_type": "diff"},
         {"job_type": "get_image", "req_type": "byid", "id": "8", "img_type": "warp"},
         {"job_type": "get_image", "req_type": "byexp", "img_type": "chip"},

@@ -208,12 +208,16 @@ def test_unsigned_columns_and_nulls(tmp_path: Path) -> None:
         fits.Column("ROWNUM", "J", bzero=2**31, array=np.array([3, 2**32 - 1], dtype=np.uint32)),
         fits.Column("OPTION_MASK", "J", null=-1, array=np.array([5, -1])),
         fits.Column("ID", "K", null=-9, array=np.array([-9, 44])),
+        fits.Column("CENTER_X", "J", null=-9, array=np.array([-9, 44])),
+        fits.Column("MJD_MIN", "J", null=-9, array=np.array([-9, 44])),
     ]
     hdu = fits.BinTableHDU.from_columns(columns)
     hdu.header.update(HEADER)
     fits.HDUList([fits.PrimaryHDU(), hdu]).writeto(path)
     first, second = read_request(path).rows
-    assert (first.rownum, first.option_mask, first.id) == (3, 5, None)
+    assert (first.rownum, first.option_mask, first.id, first.mjd_min) == (3, 5, None, 0.0)
+    assert first.bad["CENTER_X"] == ""
+    assert (second.center_x, second.mjd_min) == (44.0, 44.0)
     assert (second.rownum, second.option_mask, second.id) == (0, 0, "44")
     assert second.bad["ROWNUM"] == "4294967295"
     assert "OPTION_MASK" not in second.bad
@@ -235,6 +239,12 @@ def test_label_stands_in_for_data_group(tmp_path: Path) -> None:
     assert read_request(write(tmp_path / "a", [*PLACE, ("LABEL", "4A", ["l1", "l2"])])).rows[1].data_group == "l2"
     both = [*PLACE, ("LABEL", "4A", ["l1", "l2"]), ("DATA_GROUP", "4A", ["d1", ""])]
     assert [row.data_group for row in read_request(write(tmp_path / "b", both)).rows] == ["d1", None]
+
+
+def test_version_1_knows_no_columns_of_version_2(tmp_path: Path) -> None:
+    columns = [*PLACE, ("SURVEY_NAME", "4A", ["3PI", "3PI"]), ("FWHM_MAX", "D", [1.0, np.nan])]
+    rows = read_request(write(tmp_path / "r", columns, EXTVER=1)).rows
+    assert [(row.survey_name, row.fwhm_max) for row in rows] == [(None, 0.0)] * 2
 
 
 def test_null_strings_blanks_and_strange_bytes(tmp_path: Path) -> None:
@@ -422,6 +432,12 @@ def test_limits(tmp_path: Path) -> None:
         refusal(path, max_bytes=size - 1)
         == f"r.fits: the file has more than {size - 1} bytes; expected a smaller table"
     )
+
+
+def test_a_file_of_a_terabyte_is_not_read(tmp_path: Path) -> None:
+    path = write(tmp_path / "r.fits", PLACE)
+    os.truncate(path, 10**12)
+    assert refusal(path, max_bytes=10**6) == "r.fits: the file has more than 1000000 bytes; expected a smaller table"
 
 
 def test_a_cell_of_a_million_characters(tmp_path: Path) -> None:

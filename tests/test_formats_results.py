@@ -36,7 +36,8 @@ DEC_OBS D, FILTER 16A, EXPTIME D, FPA_ID 20A, PROJECT 16A, JOB_TYPE 16A, REQ_TYP
 TESS_ID 64A, COMPONENT 64A, DATA_GROUP 64A, OPTION_MASK J, MJD_MIN D, MJD_MAX D, REQFILT 16A, COORD_MASK J, CENTER_X D,
 CENTER_Y D, WIDTH D, HEIGHT D, COMMENT 64A"""
 OURS = """SURVEY_NAME 16A, IPP_RELEASE 64A, RUN_TYPE 16A, FWHM_MIN D, FWHM_MAX D, CAUSE V, SENTENCE 255A, BOX_X0 J,
-BOX_Y0 J, BOX_NX J, BOX_NY J, IMG_X0 J, IMG_Y0 J, IMG_NX J, IMG_NY J, FRAC_IMAGE D, FRAC_FINITE D, INPUT_IMAGE 255A, MD5 32A"""
+BOX_Y0 J, BOX_NX J, BOX_NY J, IMG_X0 J, IMG_Y0 J, IMG_NX J, IMG_NY J, FRAC_IMAGE D, FRAC_FINITE D, INPUT_IMAGE 255A,
+MD5 32A"""
 
 
 def write(path: Path, *rows: dict[str, Any]) -> Path:
@@ -73,6 +74,8 @@ def test_the_header(tmp_path: Path) -> None:
             "demo_1",
             77,
         ]
+    write_results(tmp_path / "s", "dämo", 1, [])
+    assert read_results(tmp_path / "s").req_name == "d?mo"
     read = read_results(tmp_path / "r")
     assert (read.req_name, read.req_id, read.rows) == ("demo_1", 77, ())
 
@@ -99,11 +102,11 @@ def test_what_is_not_given_is_null(tmp_path: Path) -> None:
 def test_a_request_row_is_repeated_as_it_was_written(tmp_path: Path) -> None:
     row = read_one(tmp_path / "r", {"ROWNUM": 4, **request_columns(ROW)})
     assert {name: row[name] for name in list(row)[13:36]} == {
-        "PROJECT": "gpc1", "JOB_TYPE": "stamp", "REQ_TYPE": "byid", "IMG_TYPE": "stack", "ID": "60001", "TESS_ID": "null",
-        "COMPONENT": "all", "DATA_GROUP": "null", "OPTION_MASK": 66, "MJD_MIN": 54000.0, "MJD_MAX": 0.0, "REQFILT": "i",
-        "COORD_MASK": 2, "CENTER_X": 150.12, "CENTER_Y": -2.21, "WIDTH": -100.0, "HEIGHT": 50.0,
-        "COMMENT": "two | words", "SURVEY_NAME": "null", "IPP_RELEASE": "3PI.PV9", "RUN_TYPE": "deep", "FWHM_MIN": 1.5,
-        "FWHM_MAX": 9.0,
+        "PROJECT": "gpc1", "JOB_TYPE": "stamp", "REQ_TYPE": "byid", "IMG_TYPE": "stack", "ID": "60001",
+        "TESS_ID": "null", "COMPONENT": "all", "DATA_GROUP": "null", "OPTION_MASK": 66, "MJD_MIN": 54000.0,
+        "MJD_MAX": 0.0, "REQFILT": "i", "COORD_MASK": 2, "CENTER_X": 150.12, "CENTER_Y": -2.21, "WIDTH": -100.0,
+        "HEIGHT": 50.0, "COMMENT": "two | words", "SURVEY_NAME": "null", "IPP_RELEASE": "3PI.PV9", "RUN_TYPE": "deep",
+        "FWHM_MIN": 1.5, "FWHM_MAX": 9.0,
     }  # fmt: skip
 
 
@@ -288,6 +291,7 @@ END
 demoRow  METADATA
    num_id           S64       12
    METADATA         STR       x
+   END              S32       5
 END
 
 """
@@ -299,7 +303,7 @@ END
                 "is_parent": False,
             },
         ),
-        ("demoRow", {"num_id": 12, "METADATA": "x"}),
+        ("demoRow", {"num_id": 12, "METADATA": "x", "END": 5}),
     ]  # fmt: skip
 
 
@@ -308,6 +312,7 @@ END
     [
         ("A METADATA\nX S32 1\n", "r.mdc: block A has no END"),
         ("X S32 1\n", "r.mdc, line 1: 'X S32 1'; expected NAME METADATA"),
+        ("A METADATA\nB METADATA\nEND\n", "r.mdc, line 2: 'B METADATA'; expected NAME TYPE VALUE or END"),
         ("A METADATA\nX\nEND\n", "r.mdc, line 2: 'X'; expected NAME TYPE VALUE or END"),
         ("A METADATA\nX S32 one\nEND\n", "r.mdc, line 2: 'one'; expected a value of type S32"),
         ("A METADATA\nX F64\nEND\n", "r.mdc, line 2: ''; expected a value of type F64"),

@@ -256,6 +256,7 @@ def test_numbers_are_those_of_the_original() -> None:
         ("a | b | c", "a", "the comment is cut at its vertical bar"),
         ("x" * 70, "x" * 63, "the comment is cut to 63 characters"),
         ("x" * 63, "x" * 63, None),
+        ("x" * 62 + " y", "x" * 62, "the comment is cut to 63 characters"),
         ("Käse", "K?se", "characters of the comment that are not ASCII are replaced by ?"),
     ],
 )
@@ -276,6 +277,9 @@ def test_too_many_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = "\n0 1 1 1 1 2"
     assert len(parse_text(WHOLE.replace("\n1", "\n0") + rows)[0].rows) == 2
     assert refusal(WHOLE.replace("\n1", "\n0") + rows * 2) == "r.txt, line 4: this is row 3; expected at most 2 rows"
+    assert len(parse_targets("1 2 3\n" * 2)[0]) == 2
+    with pytest.raises(UserError, match="target list, line 3: this is target 3; expected at most 2"):
+        parse_targets("1 2 3\n" * 3)
 
 
 # the way back

@@ -175,10 +175,9 @@ def _out_of_range(row: RequestRow, max_size_pixels: int) -> Iterator[tuple[str, 
             yield "CENTER_Y", "Dec in degrees, from -90 to 90"
     if row.whole_file:
         return
-    width, height = row.size
     largest, unit = (max_size_pixels, "pixels") if row.size_in_pixels else (MAX_SIZE_ARCSEC, "seconds of arc")
-    for column, size, other in (("WIDTH", width, height), ("HEIGHT", height, width)):
-        if size == 0 and other != 0:
+    for column, size in zip(("WIDTH", "HEIGHT"), row.size, strict=True):
+        if size == 0:
             yield column, "a size, or WIDTH and HEIGHT both 0 for the whole file"
         elif largest < size < math.inf:
             yield column, f"at most {largest:.0f} {unit}"

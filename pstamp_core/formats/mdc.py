@@ -73,7 +73,7 @@ def read_mdc(text: str, *, source: str = "metadata") -> list[tuple[str, dict[str
             is_open = True
         elif is_open and name == "END" and not kind:
             is_open = False
-        elif is_open and kind:
+        elif is_open and kind and kind != "METADATA":
             blocks[-1][1][name] = _value(kind, value.strip(), f"{source}, line {n}")
         else:
             expected = "NAME TYPE VALUE or END" if is_open else "NAME METADATA"

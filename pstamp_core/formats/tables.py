@@ -96,7 +96,6 @@ def read_table(
                 memmap=False,
                 lazy_load_hdus=True,
                 character_as_bytes=True,
-                disable_image_compression=True,
             ) as hdus,
         ):
             primary = hdus[0].fileinfo()
