@@ -212,6 +212,28 @@ def test_singular_wcs(tmp_path: Path, out: Path) -> None:
     assert (error.fault, str(error)) == (25, message)
 
 
+def test_wcs_of_an_unknown_frame(tmp_path: Path, out: Path) -> None:
+    header = tan_header()
+    header["RADESYS"] = "MARS"
+    image = write(tmp_path / "i.fits", noise(), header)
+    good = request(8, MIDDLE, (9, 9), out)
+    error = fails(InputFiles(image), request(1, (150, 2.2), (9, 9), out, center_in_pixels=False), good)
+    assert error.fault == 25
+    assert str(error).startswith(f"{image}: HDU 0: its WCS can't be used (Could not determine celestial frame")
+
+
+def test_odd_headers_are_used_without_a_word(tmp_path: Path, out: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Distortion without -SIP, an old date, a unit in capitals: astropy warns and logs, warnings being errors here."""
+    header = sip_header()
+    header.update(
+        {"CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN", "DATE-OBS": "31/12/98", "CUNIT1": "DEG", "CUNIT2": "DEG"}
+    )
+    image = write(tmp_path / "i.fits", noise(), header)
+    stamp = cut_all(image, [request(1, (150, 2.2), (9, 9), out, center_in_pixels=False)])[1]
+    assert stamp.on_image == stamp.box
+    assert capfd.readouterr() == ("", "")
+
+
 def claim(path: Path, hdu: int, **cards: Any) -> None:
     """Change numbers in a header without a look at the data."""
     with fits.open(path, disable_image_compression=True) as hdus:

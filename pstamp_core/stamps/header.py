@@ -11,7 +11,8 @@ import re
 import warnings
 from collections.abc import Iterable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pstamp_core.stamps.image import BLOCK, CARD, PRINTABLE, Box
 
@@ -35,19 +36,25 @@ _MOVING = re.compile(rb"(?:CRPIX|LTV)([12])[A-Z]? *=")
 
 def format_cards(cards: Cards) -> bytes:
     """Return cards as they stand in a file; NaN and infinity, which FITS can't say, become undefined values."""
+    return b"".join(_card(name, value, comment) for name, value, comment in cards)
+
+
+@lru_cache(maxsize=1024, typed=True)  # most cards are the same for all stamps, and one takes 30 microseconds
+def _card(name: str, value: Any, comment: str) -> bytes:
     from astropy.io.fits import Card
     from astropy.io.fits.verify import VerifyWarning
 
-    text = []
+    if isinstance(value, float) and not math.isfinite(value):
+        value = None
+    elif isinstance(value, str):
+        value = _printable(value)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", VerifyWarning)  # a comment that does not fit is cut
-        for name, value, comment in cards:
-            if isinstance(value, float) and not math.isfinite(value):
-                value = None
-            elif isinstance(value, str):
-                value = value.encode("ascii", "replace").translate(PRINTABLE).decode("ascii")
-            text.append(str(Card(name, value, comment.encode("ascii", "replace").translate(PRINTABLE).decode("ascii"))))
-    return "".join(text).encode("ascii")
+        return str(Card(name, value, _printable(comment))).encode("ascii")
+
+
+def _printable(text: str) -> str:
+    return text.encode("ascii", "replace").translate(PRINTABLE).decode("ascii")
 
 
 def padded(header: bytes) -> bytes:
@@ -70,9 +77,9 @@ class HeaderTemplate:
         if image.value("INHERIT") is True:
             own = {group[:8] for group in groups} | {b"COMMENT ", b"HISTORY ", b" " * 8}
             groups += [group for group in _groups(image.primary_cards) if group[:8] not in own]
-        self._groups = [group for group in groups if not _GONE.match(group)]
+        self._groups = [(group, _moving(group)) for group in groups if not _GONE.match(group)]
         # A reference pixel that is not said is 0 (FITS standard 8.1), which a shift makes wrong.
-        names = {group[:8] for group in self._groups}
+        names = {group[:8] for group, _ in self._groups}
         self._unsaid = [n for n in (1, 2) if b"CTYPE%d  " % n in names and b"CRPIX%d  " % n not in names]
 
     def cards(self, box: Box, own: Cards, scaled: bool) -> bytes:
@@ -89,15 +96,38 @@ class HeaderTemplate:
         """
         own = list(own)
         names = {name.upper().ljust(8).encode() for name, _, _ in own} - {b"COMMENT ", b"HISTORY "}
-        offset = {b"1": box.x0, b"2": box.y0}
+        offset = {1: box.x0, 2: box.y0}
         kept = []
-        for group in self._groups:
+        for group, moving in self._groups:
             if group[:8] in names or (not scaled and _SCALING.match(group)):
                 continue
-            moving = _MOVING.match(group)
-            kept.append(_shifted(group, offset[moving[1]]) if moving else group)
-        own += [(f"CRPIX{n}", float(-offset[b"%d" % n]), "reference pixel") for n in self._unsaid]
+            if moving is not None and offset[moving.axis]:
+                group = _card(moving.name, moving.value - offset[moving.axis], moving.comment)
+            kept.append(group)
+        own += [(f"CRPIX{n}", float(-offset[n]), "reference pixel") for n in self._unsaid]
         return b"".join(kept) + format_cards(own)
+
+
+class _Moving(NamedTuple):
+    """A card with a number that moves with the pixels of an axis."""
+
+    name: str
+    value: float
+    comment: str
+    axis: int
+
+
+def _moving(card: bytes) -> _Moving | None:
+    """Return what a card says if it moves; one that can't be read stays as it is."""
+    from astropy.io.fits import Card, VerifyError
+
+    matched = _MOVING.match(card)
+    if matched:
+        with suppress(VerifyError):
+            parsed = Card.fromstring(card)
+            if isinstance(parsed.value, (int, float)) and not isinstance(parsed.value, bool):
+                return _Moving(card[:8].decode().strip(), parsed.value, parsed.comment, int(matched[1]))
+    return None
 
 
 def _groups(cards: Iterable[bytes]) -> list[bytes]:
@@ -109,14 +139,3 @@ def _groups(cards: Iterable[bytes]) -> list[bytes]:
         else:
             groups.append(card)
     return groups
-
-
-def _shifted(card: bytes, pixels: int) -> bytes:
-    """Return a card with its number less `pixels`; one that has no number stays."""
-    from astropy.io.fits import Card, VerifyError
-
-    old = Card.fromstring(card)
-    with suppress(VerifyError):
-        if pixels and isinstance(old.value, (int, float)) and not isinstance(old.value, bool):
-            return format_cards([(old.keyword, old.value - pixels, old.comment)])
-    return card

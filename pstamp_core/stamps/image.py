@@ -115,6 +115,21 @@ def _drain_messages() -> None:
             fitsio.FITS(os.devnull)
 
 
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep astropy from saying what it repairs or finds odd in a header: it is another's, and stays as it is."""
+    from astropy import log
+    from astropy.utils.exceptions import AstropyWarning
+
+    before, log.disabled = log.disabled, True
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", AstropyWarning)
+            yield
+    finally:
+        log.disabled = before
+
+
 class Image:
     """A 2-d image in a FITS file, compressed or not, open for reading; use it in a ``with`` block.
 
@@ -225,7 +240,9 @@ class Image:
         self._stream.seek(start)
         text = self._stream.read(length).translate(PRINTABLE)
         cards = [text[i : i + CARD] for i in range(0, len(text), CARD)]
-        return cards[: cards.index(b"END".ljust(CARD))]
+        if (end := b"END".ljust(CARD)) not in cards:
+            raise FinalError(f"{self.path}: damaged: a header without END")
+        return cards[: cards.index(end)]
 
     @cached_property
     def primary_cards(self) -> list[bytes]:
@@ -238,7 +255,7 @@ class Image:
         """Return the value of the first card `name`, or `default` where there is none or it is undefined."""
         from astropy.io.fits import Card, VerifyError
 
-        start = name.ljust(8).encode() + b"="
+        start = name.ljust(8).encode() + b"= "
         for card in self.cards:
             if card.startswith(start):
                 try:
@@ -258,19 +275,17 @@ class Image:
             25: there is none, or it can't be used.
         """
         import numpy as np
-        from astropy.io.fits.verify import VerifyWarning
-        from astropy.wcs import WCS, FITSFixedWarning
+        from astropy.wcs import WCS
+        from astropy.wcs.utils import wcs_to_celestial_frame
 
         why = "no celestial WCS"
         try:
-            with warnings.catch_warnings():
-                # The header is another's, and stays as it is; what is repaired for us is no news to the user.
-                warnings.simplefilter("ignore", FITSFixedWarning)
-                warnings.simplefilter("ignore", VerifyWarning)
+            with _quiet():
                 wcs = WCS(b"".join(card for card in self.cards if _WCS_CARD.match(card)))
                 if wcs.has_celestial:
                     wcs = wcs if wcs.naxis == 2 else wcs.celestial
                     wcs.wcs.set()
+                    wcs_to_celestial_frame(wcs)
                     if np.linalg.det(wcs.pixel_scale_matrix) == 0:
                         raise ValueError("its matrix is singular")
                     return wcs
