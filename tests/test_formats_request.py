@@ -359,6 +359,17 @@ def test_a_disk_that_fails_is_not_the_user_s_fault(tmp_path: Path, monkeypatch: 
         read_request(tmp_path / "r.fits")
 
 
+def test_a_server_short_of_memory_is_not_the_user_s_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_request(tmp_path / "r.fits", TABLE)
+
+    def fail(*args: Any, **kwargs: Any) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(fits, "open", fail)
+    with pytest.raises(MemoryError):
+        read_request(tmp_path / "r.fits")
+
+
 def test_fits_without_such_a_table(tmp_path: Path) -> None:
     path = tmp_path / "r.fits"
     fits.PrimaryHDU(np.zeros((3, 3))).writeto(path)

@@ -91,12 +91,7 @@ def read_table(
     try:
         with (
             warnings.catch_warnings(action="ignore"),  # astropy repairs what it can; what it can't, it raises
-            fits.open(
-                io.BytesIO(content),
-                memmap=False,
-                lazy_load_hdus=True,
-                character_as_bytes=True,
-            ) as hdus,
+            fits.open(io.BytesIO(content), memmap=False, lazy_load_hdus=True, character_as_bytes=True) as hdus,
         ):
             primary = hdus[0].fileinfo()
             _check_header(path, content, primary["datLoc"] + primary["datSpan"])
@@ -112,7 +107,7 @@ def read_table(
             return Table(
                 {key: hdu.header.get(key) for key in keywords}, _columns(path, hdu, wanted), int(hdu.header["NAXIS2"])
             )
-    except UserError:
+    except (UserError, MemoryError):  # a server short of memory says nothing about the file
         raise
     except Exception as error:  # a damaged header raises nearly anything in astropy
         reason = ascii_of(" ".join(str(error).split()))[:100] or type(error).__name__
