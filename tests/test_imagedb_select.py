@@ -124,28 +124,30 @@ class Survey:
 @pytest.fixture
 def empty(address: str, tmp_path: Path) -> Iterator[Survey]:
     db = ImageDB(address, tmp_path / "images")
-    with db.session():
-        db.db.drop_tables(t.TABLES, safe=True)
     db.create()
     with db.session():
+        with db.db.atomic():
+            for table in t.TABLES:
+                table.delete().execute()
         yield Survey(db, tmp_path / "images")
 
 
 @pytest.fixture
 def survey(empty: Survey) -> Survey:
     """Two exposures of two chips and skycells; warps 11 and 21; differences of all kinds; a stack for each skycell."""
-    for exp, filter_ in ((1, "r.00000"), (2, "i.00000")):
-        empty.exposure(exp, filter_, day=exp)
-        empty.chips(exp * 10 + 1, exp)
-        empty.warps(exp * 10 + 1, exp * 10 + 1)
-    first, second = CELLS
-    empty.stack(1, first)
-    empty.stack(2, second)
-    empty.stack(3, first, "i.00000")
-    empty.diffs(1, 1, bothways=True, warp1=11, warp2=21, stack1=None, stack2=None)
-    empty.diffs(2, 2, warp1=11, warp2=0, stack1=2**63 - 1, stack2=1)
-    empty.diffs(3, 3, warp1=None, warp2=21, stack1=1, stack2=None)
-    empty.diffs(4, 4, warp1=None, warp2=None, stack1=1, stack2=3)
+    with empty.db.db.atomic():
+        for exp, filter_ in ((1, "r.00000"), (2, "i.00000")):
+            empty.exposure(exp, filter_, day=exp)
+            empty.chips(exp * 10 + 1, exp)
+            empty.warps(exp * 10 + 1, exp * 10 + 1)
+        first, second = CELLS
+        empty.stack(1, first)
+        empty.stack(2, second)
+        empty.stack(3, first, "i.00000")
+        empty.diffs(1, 1, bothways=True, warp1=11, warp2=21, stack1=None, stack2=None)
+        empty.diffs(2, 2, warp1=11, warp2=0, stack1=2**63 - 1, stack2=1)
+        empty.diffs(3, 3, warp1=None, warp2=21, stack1=1, stack2=None)
+        empty.diffs(4, 4, warp1=None, warp2=None, stack1=1, stack2=3)
     return empty
 
 

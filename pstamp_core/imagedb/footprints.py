@@ -176,14 +176,16 @@ def wcs_cards(header: Header) -> str:
     Raises
     ------
     UserError
-        One of them holds text instead of a number; wcslib would take it for missing.
+        One of them holds no finite number where one belongs; wcslib would take it for missing.
     """
     from astropy.io.fits import Header
 
-    short = Header([(card.keyword, card.value) for card in header.cards if _CARDS.fullmatch(card.keyword)])
-    for keyword, value in short.items():
-        if not (isinstance(value, (int, float)) or keyword.startswith(_TEXT)):
+    cards = [(card.keyword, card.value) for card in header.cards if _CARDS.fullmatch(card.keyword)]
+    for keyword, value in cards:
+        number = isinstance(value, (int, float)) and math.isfinite(value)
+        if not (number or keyword.startswith(_TEXT)):
             raise UserError(f"{keyword} = {value!r}: expected a number")
+    short = Header(cards)
     lines = short.tostring(sep="\n", endcard=False, padding=False).split("\n")
     return "\n".join(line.rstrip() for line in lines)
 

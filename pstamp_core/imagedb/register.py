@@ -239,7 +239,7 @@ def _mjd_obs(header: Header, primary: Header) -> float | None:
         date, time = (str(keywords.get(keyword, "")).strip() for keyword in ("DATE-OBS", "TIME-OBS"))
         for value in (keywords.get("MJD-OBS"), f"{date}T{time}" if time and "T" not in date else date):
             with suppress(ValueError):
-                return tai_of(float(value) if isinstance(value, int) else value, scale)
+                return tai_of(float(value) if type(value) is int else value, scale)
     return None
 
 
