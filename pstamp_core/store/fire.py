@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -24,7 +24,16 @@ _MACHINES_COLUMNS = {"state", "changed_at", *Worked._meta.fields}
 W = TypeVar("W", bound=Worked)
 
 
-def fire(rows: Sequence[W], event: Event, args: Args, *, note: str = "", race: bool = False, **columns: Any) -> list[W]:
+def fire(
+    rows: Sequence[W],
+    event: Event,
+    args: Args,
+    *,
+    note: str = "",
+    race: bool = False,
+    own: Mapping[int, Mapping[str, Any]] | None = None,
+    **columns: Any,
+) -> list[W]:
     """Apply `event` to all of `rows`, which are of one table, or to none of them.
 
     For each row the machine decides; then rows that change alike are changed by one UPDATE that names what was seen
@@ -46,6 +55,8 @@ def fire(rows: Sequence[W], event: Event, args: Args, *, note: str = "", race: b
         For the history: why.
     race : bool
         Leave out rows that somebody else was quicker to claim.
+    own : mapping of int to mapping, optional
+        Further columns to set, by the number of the row; such rows take an UPDATE each.
     **columns
         Further columns to set, the same for all rows.
 
@@ -63,7 +74,8 @@ def fire(rows: Sequence[W], event: Event, args: Args, *, note: str = "", race: b
     table = type(rows[0])
     machine = MACHINES[table]
     _must_be_in_unit_of_work(table, "fire")
-    for name in columns:
+    own = own or {}
+    for name in {name for values in (columns, *own.values()) for name in values}:
         if name in _MACHINES_COLUMNS:
             raise Bug(f"{event.value}: {name} is for the machine to set")
     groups: dict[tuple[Any, ...], list[tuple[W, Change]]] = {}
@@ -72,11 +84,13 @@ def fire(rows: Sequence[W], event: Event, args: Args, *, note: str = "", race: b
         seen = (row.state, row.fault, row.attempt, row.lease_owner, *sorted(change.values.items(), key=lambda i: i[0]))
         if Guard.HELD not in change.edge.guards:  # the holder's own heartbeats may have moved it
             seen += (row.lease_until,)
+        if row.id_ in own:
+            seen += (row.id_,)
         groups.setdefault(seen, []).append((row, change))
     changed: list[tuple[W, Change]] = []
     for group in groups.values():
         for part in chunked(group, CHUNK):
-            changed += _update(table, part, args, race, columns)
+            changed += _update(table, part, args, race, {**columns, **own.get(part[0][0].id_, {})})
     _record(machine, changed, event, args, note)
     return [row for row, _ in changed]
 

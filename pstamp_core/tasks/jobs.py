@@ -11,12 +11,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pstamp_core.faults import LeaseLost, PstampError
+from pstamp_core.faults import PstampError
 from pstamp_core.files import StoredFile, publish
 from pstamp_core.machines import Event
 from pstamp_core.stamps import InputFiles, Stamp, StampRequest, cut
 from pstamp_core.store import fire, pstampJob
 from pstamp_core.tasks.server import Progress, Server, image_files
+
+TOGETHER = 25
+"""Stamps that get their public names in one transaction."""
 
 QUANTISE = 4
 """Quantisation level of lossy products: the noise spans this many steps (one sigma is 4 bits in IPP's recipes)."""
@@ -37,6 +40,7 @@ def run_claimed_jobs(server: Server, jobs: Sequence[pstampJob], progress: Progre
     their public names.
     """
     open_jobs = {int(job.job_id): job for job in jobs}
+    done: list[tuple[pstampJob, Stamp]] = []
     try:
         params = {number: json.loads(job.params) for number, job in open_jobs.items()}
         files = _input_files(server, jobs[0], params[int(jobs[0].job_id)])
@@ -47,14 +51,20 @@ def run_claimed_jobs(server: Server, jobs: Sequence[pstampJob], progress: Progre
             quantise=QUANTISE if settings.lossy else 0,
         ):  # fmt: skip
             if isinstance(outcome, Stamp):
-                _deliver(server, open_jobs.pop(outcome.job_id), outcome)
+                done.append((open_jobs.pop(outcome.job_id), outcome))
+                if len(done) == TOGETHER:
+                    _deliver(server, done)
+                    done = []
             else:
                 number, error = outcome
                 server.record(open_jobs.pop(number), error)
             if progress:
                 progress("run jobs", len(jobs) - len(open_jobs), len(jobs))
+        _deliver(server, done)
     except Exception as error:
-        for job in open_jobs.values():
+        for _, stamp in done:
+            _discard(stamp)
+        for job in [*(job for job, _ in done), *open_jobs.values()]:
             server.record(job, error)
 
 
@@ -95,21 +105,42 @@ def _stamp_request(job: pstampJob, params: dict[str, Any]) -> StampRequest:
     )
 
 
-def _deliver(server: Server, job: pstampJob, stamp: Stamp) -> None:
-    """Give the products their public names and the job its success, if the lease is still ours."""
-    outdir = Path(job.outputBase).parent
+def _deliver(server: Server, done: Sequence[tuple[pstampJob, Stamp]]) -> None:
+    """Give products their public names and their jobs success, if the leases are still ours.
+
+    Several together are one transaction and one wait for the disk; when one of them is ours no longer, or the disk
+    fails, each is tried on its own.
+    """
+    if not done:
+        return
     try:
-        (job,) = server.store.work(lambda: fire([job], Event.HEARTBEAT, server.args()))
-        for product in stamp.products:
-            publish(product.path, outdir / product.name)
-        result = json.dumps(_result(stamp, outdir))
-        sentence = f"not known of this image: {', '.join(stamp.missing)}" if stamp.missing else ""
-        server.store.work(lambda: fire([job], Event.FINISH, server.args(), result=result, sentence=sentence))
+        jobs = [job for job, _ in done]
+        jobs = server.store.work(lambda: fire(jobs, Event.HEARTBEAT, server.args()))
+        for job, stamp in done:
+            for product in stamp.products:
+                publish(product.path, Path(job.outputBase).parent / product.name)
+        own = {int(job.job_id): _outcome(job, stamp) for job, stamp in done}
+        server.store.work(lambda: fire(jobs, Event.FINISH, server.args(), own=own))
     except (PstampError, OSError) as error:
-        for product in stamp.products:
-            product.path.unlink(missing_ok=True)
-        if not isinstance(error, LeaseLost):
-            server.record(job, error)
+        if len(done) > 1:
+            for one in done:
+                _deliver(server, [one])
+            return
+        ((job, stamp),) = done
+        _discard(stamp)
+        server.record(job, error)
+
+
+def _discard(stamp: Stamp) -> None:
+    for product in stamp.products:
+        product.path.unlink(missing_ok=True)
+
+
+def _outcome(job: pstampJob, stamp: Stamp) -> dict[str, Any]:
+    return {
+        "result": json.dumps(_result(stamp, Path(job.outputBase).parent)),
+        "sentence": f"not known of this image: {', '.join(stamp.missing)}" if stamp.missing else "",
+    }
 
 
 def _result(stamp: Stamp, outdir: Path) -> dict[str, Any]:

@@ -7,6 +7,7 @@ jobs with the request's new state in one transaction. An error that the user mad
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -360,12 +361,13 @@ def _image_key(image: Image) -> str:
 
 
 def _base_name(row: RequestRow, number: int, image: Image) -> str:
-    """Return ``<rownum>_<jobnum>_<f>_<image base name>``, short enough for IMG_NAME with any suffix."""
+    """Return ``<rownum>_<jobnum>_<f>_<image base name>``, fit for IMG_NAME with any suffix: short, plain ASCII."""
     letter = (image.filter or "X")[:1]
     name = image.image.name
     for ending in (".gz", ".fz", ".fits", ".fit"):
         name = name.removesuffix(ending)
-    return f"{row.rownum}_{number}_{letter}_{name}"[: NAME_LENGTH - LONGEST_SUFFIX]
+    base = re.sub(r"[^A-Za-z0-9.+-]", "_", f"{row.rownum}_{number}_{letter}_{name}")
+    return base[: NAME_LENGTH - LONGEST_SUFFIX]
 
 
 def _job_params(project: pstampProject, row: RequestRow, image: Image) -> dict[str, Any]:
