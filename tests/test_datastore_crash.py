@@ -11,6 +11,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from copy import copy
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -103,8 +104,16 @@ class World:
         self.old = self._files(folder / "work", {"results.fits": "table", "old.fits": "pstamp"}, "old")
         self.new = self._files(folder / "work", {"results.mdc": "text", "new.fits": "pstamp"}, "new")
         with self.writer() as store:
+            create_tables(store.database, TABLES)
             store.add_product("results", "psresults", "Finished", ("req_id",))
             store.publish("results", "old", "PSRESULTS", self.old, ["90"])
+
+    def copy(self, folder: Path) -> "World":
+        other = copy(self)
+        other.folder, other.root = folder, folder / "ds"
+        shutil.copytree(self.root, other.root)
+        shutil.copy(self.folder / "registry.db", folder)
+        return other
 
     @staticmethod
     def _files(work: Path, names: dict[str, str], text: str) -> list[StoredFile]:
@@ -171,7 +180,6 @@ class Writer:
     def __enter__(self) -> DataStore:
         self.session = session(self.store.database, TABLES)
         self.session.__enter__()
-        create_tables(self.store.database, TABLES)
         return self.store
 
     def __exit__(self, *_: object) -> None:
@@ -206,8 +214,9 @@ ACTIONS: list[Action] = [publish_new, publish_same, publish_other, withdraw, add
 
 def strikes(folder: Path, action: Action, blow: Callable[[str], None]) -> Iterator[tuple[World, BaseException | None]]:
     """Do `action` in ever new worlds, struck at its first, second, ... operation, until it is not struck any more."""
+    template = World(folder / "template")
     for strike in count(1):
-        world = World(folder / str(strike))
+        world = template.copy(folder / str(strike))
         error: BaseException | None = None
         with world.writer() as store:
             WEATHER.arm(strike, blow)

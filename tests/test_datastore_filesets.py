@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from peewee import SqliteDatabase
+from peewee import IntegrityError, SqliteDatabase
 
 from pstamp_core.database import connect, create_tables, session, unit_of_work
 from pstamp_core.datastore import TABLES, DataStore, filesets
@@ -579,6 +579,14 @@ def test_a_store_whose_folder_is_gone_is_not_made_anew(store: DataStore, tmp_pat
     )
     assert refused.value.fault == Fault.PS_EXIT_SYS_ERROR
     assert not store.root.exists()
+
+
+def test_the_registry_itself_keeps_names_unique(store: DataStore, files: list[StoredFile]) -> None:
+    store.publish("results", "vega", "PSRESULTS", files, ["91"])
+    with pytest.raises(IntegrityError, match="UNIQUE"):
+        dsFileset.create(product=1, fileset_name="vega", reg_time=LONG_AGO)
+    with pytest.raises(IntegrityError, match="UNIQUE"):
+        dsProduct.create(prod_name="results", last_update=LONG_AGO, type="psresults")
 
 
 def test_a_registry_without_tables_is_a_readable_error(tmp_path: Path) -> None:

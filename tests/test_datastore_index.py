@@ -3,7 +3,7 @@
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pstamp_core.datastore.index import (
@@ -128,6 +128,12 @@ def test_characters_that_would_break_a_row_become_blanks() -> None:
     entry = ProductEntry("p", None, datetime(2026, 3, 4, tzinfo=UTC), "image", "a|b#c\nd\te")
     assert [row.description for row in read_root_index(root_index([entry]))] == ["a b c d e"]
     assert product_index([], ("a|b#\n",)) == "# filesetID|time registered|type|a b  |\n"
+    fileset = FilesetEntry("p", datetime(2026, 3, 4, tzinfo=UTC), "t", ("1|2",))
+    assert product_index([fileset], ("a",)).splitlines()[1] == "p          |2026-03-04T00:00:00Z|t   |1 2|"
+    assert fileset_index([FileEntry("n", 1, MD5, "t", ("1|2",))], {"t": ("a#b",)}).splitlines() == [
+        FILESET.splitlines()[0] + "a b     |",
+        f"n                 |1       |{MD5}|t           |1 2     |",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -141,6 +147,7 @@ def test_characters_that_would_break_a_row_become_blanks() -> None:
         "a|-1||text|",
         "a|1.5||text|",
         "a|²||text|",
+        "a|٣||text|",
         f"a|{'9' * 19}||text|",
         f"a|{'9' * 5000}||text|",
         f"a|1|{'A' * 32}|text|",
@@ -211,11 +218,13 @@ TIMES = st.datetimes(min_value=datetime(1, 1, 2), max_value=datetime(9999, 12, 3
 MD5S = st.one_of(st.just(""), st.text("0123456789abcdef", min_size=32, max_size=32))
 
 
+@settings(deadline=None)
 @given(st.lists(st.builds(ProductEntry, NAMES, st.none() | NAMES, TIMES, NAMES, TEXTS)))
 def test_what_is_written_in_the_root_index_is_read_again(products: list[ProductEntry]) -> None:
     assert read_root_index(root_index(products)) == sorted(products, key=lambda entry: (entry.type, entry.name))
 
 
+@settings(deadline=None)
 @given(
     st.integers(0, 8).flatmap(
         lambda n: st.tuples(
@@ -231,6 +240,7 @@ def test_what_is_written_in_a_product_index_is_read_again(case: tuple[list[str],
     assert len({len(line) for line in text.splitlines()}) == 1
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.builds(FileEntry, NAMES, st.integers(0, 10**17), MD5S, NAMES, st.lists(VALUES, max_size=4).map(tuple))),
     st.dictionaries(NAMES, st.lists(VALUES, max_size=4)),
@@ -239,6 +249,7 @@ def test_what_is_written_in_a_fileset_index_is_read_again(files: list[FileEntry]
     assert read_fileset_index(fileset_index(files, labels)) == files
 
 
+@settings(deadline=None)
 @given(st.text(st.sampled_from("|#\n\r .aZ0:-T²\x85"), max_size=200) | st.text())
 def test_no_text_is_too_odd_to_read(text: str) -> None:
     read_root_index(text)

@@ -103,7 +103,7 @@ def fileset_index(files: Sequence[FileEntry], labels: Mapping[str, Sequence[str 
         if header != shown:
             lines.append(header)
             shown = header
-        row = [entry.name, str(entry.bytes), entry.md5, entry.type, *_defined(entry.values[:_TYPE_COLUMNS])]
+        row = [entry.name, str(entry.bytes), entry.md5, entry.type, *_defined(entry.values)]
         lines.append(_line(_clean(row), widths))
     return "".join(lines) or _fileset_header((), widths)
 
@@ -141,11 +141,12 @@ def read_fileset_index(text: str) -> list[FileEntry]:
 
 
 def _line(fields: Sequence[str], widths: Sequence[int]) -> str:
+    # Fewer fields than widths make a shorter row; fields without a width are not shown.
     return "".join(f"{field:<{width}}|" for field, width in zip(fields, widths, strict=False)) + "\n"
 
 
 def _fileset_header(labels: Sequence[str | None], widths: Sequence[int]) -> str:
-    return _line([*_FILESET, *_clean(_defined(labels[:_TYPE_COLUMNS]))], widths)
+    return _line([*_FILESET, *_clean(_defined(labels))], widths)
 
 
 def _clean(fields: Iterable[str]) -> list[str]:
