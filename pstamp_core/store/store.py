@@ -74,7 +74,8 @@ class Store:
 
     def claim_jobs(self, args: Args, limit: int) -> list[pstampJob]:
         """Claim up to `limit` jobs of one image: the first of the queue that no other worker takes first."""
-        images = dict.fromkeys(job.image for job in jobs_to_run(args.now).limit(limit * WINDOW))
+        queue = jobs_to_run(args.now).select(pstampJob.image).limit(limit * WINDOW)
+        images = dict.fromkeys(image for (image,) in queue.tuples())
         for image in images:
             claimed = self.claim(jobs_to_run(args.now).where(pstampJob.image == image), args, limit)
             if claimed:
