@@ -355,8 +355,14 @@ class Listing:
     def __init__(self, stale: list[pstampJob], fresh: Any) -> None:
         self.stale, self.fresh = stale, fresh
 
-    def limit(self, count: int) -> list[pstampJob]:
-        return self.stale[:count]
+    def select(self, *_: Any) -> Listing:
+        return self
+
+    def limit(self, count: int) -> Listing:
+        return self
+
+    def tuples(self) -> list[tuple[str]]:
+        return [(job.image,) for job in self.stale]
 
     def where(self, condition: Any) -> Any:
         return self.fresh.where(condition)
