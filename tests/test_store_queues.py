@@ -358,7 +358,7 @@ class Listing:
     def select(self, *_: Any) -> Listing:
         return self
 
-    def limit(self, count: int) -> Listing:
+    def limit(self, *_: Any) -> Listing:
         return self
 
     def tuples(self) -> list[tuple[str]]:
