@@ -288,7 +288,7 @@ def test_the_sentence_names_the_condition_that_excluded_the_last(
 
 
 def test_nothing_at_all(survey: Survey) -> None:
-    assert survey.answer("bycoord", "warp", position=BESIDE) == (23, "no warp image has RA 151 Dec 2")
+    assert survey.answer("bycoord", "warp", position=BESIDE) == (23, "no warp image of RA 151 Dec 2")
     assert survey.answer("byid", "warp", id="99") == (23, "no warp image of warp 99")
     assert survey.answer("byexp", "chip", id="o9") == (23, "no chip image of exposure 'o9'")
     assert survey.answer("byexp", "diff", id="o9") == (23, "no diff image of exposure 'o9'")
@@ -349,6 +349,9 @@ def test_a_search_by_position_begins_in_april_2009_but_not_for_stacks(empty: Sur
     assert empty.answer("bycoord", "raw", position=ON_FIRST)[1].endswith("none of them with MJD_MIN 54922")
     assert empty.found("bycoord", "raw", position=ON_FIRST, mjd_min=54000.0) == [(1, C1)]
     assert empty.found("byid", "raw", id="1", component="all") == [(1, C1), (1, C2)]
+    empty.exposure(2, dateobs=datetime(2005, 3, 1, tzinfo=UTC))  # no survey began before MJD 54000
+    assert empty.found("byid", "raw", id="2") == [(2, C1), (2, C2)]
+    assert empty.answer("byid", "raw", id="2", mjd_min=1.0)[0] == 23
     assert empty.found("bycoord", "stack", position=ON_FIRST) == [(1, S1)]
 
 
@@ -370,6 +373,13 @@ def test_differences_of_stacks_go_by_the_filter_and_date_of_their_stack(survey: 
     assert (image.exp_id, image.exp_name, image.filter, image.mjd_obs) == (None, None, "r.00000", 55256.5)
 
 
+def test_an_exposure_without_date_does_not_get_that_of_the_template(survey: Survey) -> None:
+    survey.set(t.rawExp, t.rawExp.exp_id == 1, dateobs=None)
+    (image,) = survey.select("byid", "diff", id="2", component=S1)
+    assert (image.exp_id, image.mjd_obs) == (1, None)
+    assert survey.answer("byid", "diff", id="2", mjd_min=54000.0)[0] == 23
+
+
 def test_run_type_of_differences(survey: Survey) -> None:
     assert survey.found("bycoord", "diff", position=ON_FIRST, run_type="warp_warp") == [(1, S1)]
     assert survey.found("bycoord", "diff", position=ON_FIRST, run_type="WARP_STACK") == [(2, S1)]
@@ -385,6 +395,11 @@ def test_both_kinds_of_difference_of_an_exposure_survive_and_the_newest_of_each(
     assert found == [(5, S1), (1, S1)]
 
 
+def test_differences_of_stacks_have_no_exposure_to_be_the_newest_of(survey: Survey) -> None:
+    survey.diffs(5, 4, warp1=None, warp2=None, stack1=3, stack2=1)
+    assert survey.found("byskycell", "diff", tess_id=TESS, component=S1, run_type="stack_stack") == [(5, S1), (4, S1)]
+
+
 def test_the_inverse_of_a_bothways_difference(survey: Survey) -> None:
     """Its exposure is that of the second input; where there is no inverse the bit means nothing."""
     both, one_way = (
@@ -397,9 +412,14 @@ def test_the_inverse_of_a_bothways_difference(survey: Survey) -> None:
     assert one_way[0].image.name == "2.skycell.1.001.fits"
     assert survey.found("byexp", "diff", id="o2g0001o", component=S1, options=1024) == [(3, S1), (1, S1)]
     assert survey.found("byexp", "diff", id="o1g0001o", component=S1, options=1024) == [(2, S1)]
+    survey.diffs(6, 1, warp1=11, warp2=21, stack1=None, stack2=None)
+    (image,) = survey.select("byid", "diff", id="6", component=S1, options=1024)
+    assert (image.exp_id, image.image.name) == (1, "6.skycell.1.001.fits")
     # Each image for itself: the bit does not stick from one to the next.
     found = survey.select("bycoord", "diff", position=ON_FIRST, options=1024)
-    assert {image.stage_id: ".inv." in image.image.name for image in found} == {1: True, 2: False, 3: False, 4: False}
+    assert {image.stage_id: ".inv." in image.image.name for image in found} == {
+        1: True, 2: False, 3: False, 4: False, 6: False,
+    }  # fmt: skip
 
 
 def test_the_newest_run_of_an_exposure(survey: Survey) -> None:
@@ -482,6 +502,13 @@ def test_what_is_gone_for_good_is_answered_with_26_when_nothing_else_is_left(sur
     assert survey.found("bycoord", "warp", position=ON_FIRST) == [(21, S1)]
     (image,) = survey.select("byid", "warp", id="11", component=S1)
     assert availability("warp", 11, image.run_state, image.data_state, image.fault, image.quality).fault == 26
+
+
+def test_what_is_gone_and_has_no_file_name_is_no_image(survey: Survey) -> None:
+    survey.set(t.warpSkyfile, t.warpSkyfile.warp_id == 11, fault=26, path_base=None)
+    assert survey.answer("byid", "warp", id="11", component=S1) == (
+        23, "1 warp image of warp 11, none of which can be used: skycell.1.001 failed with fault 26",
+    )  # fmt: skip
 
 
 def test_raw_quality_does_not_count(survey: Survey) -> None:
@@ -603,6 +630,27 @@ def test_too_many_images_are_refused(survey: Survey, monkeypatch: pytest.MonkeyP
         21, "the row matches more than 3 images; narrow it by filter, dates or data group",
     )  # fmt: skip
     assert len(survey.select("bycoord", "warp", position=ON_FIRST)) == 2
+
+
+def test_runs_in_batches_give_the_same_images(survey: Survey, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = survey.select("bycoord", "diff", position=ON_BOTH), survey.select("bycoord", "chip", position=ON_FIRST)
+    why = survey.answer("bycoord", "warp", position=ON_BOTH, reqfilt="z")
+    assert why == (23, "4 warp images of RA 150.04 Dec 2, none of them with REQFILT 'z%'")
+    monkeypatch.setattr(select_module, "_BATCH", 1)
+    assert whole == (
+        survey.select("bycoord", "diff", position=ON_BOTH), survey.select("bycoord", "chip", position=ON_FIRST)
+    )  # fmt: skip
+    assert survey.answer("bycoord", "warp", position=ON_BOTH, reqfilt="z") == why
+
+
+def test_two_exposures_with_the_position_on_different_chips(survey: Survey) -> None:
+    """Runs and chips that both occur at a position, but not together, are not there."""
+    swapped = dict(zip(CHIPS, reversed(CHIPS.values()), strict=True))
+    survey.lies("chip", 21, swapped)
+    assert survey.found("bycoord", "chip", position=ON_FIRST) == [(11, C1), (21, C2)]
+    assert survey.answer("bycoord", "chip", position=ON_FIRST, reqfilt="r", component=C2) == (
+        23, "2 chip images of RA 149.98 Dec 2, 1 of them with COMPONENT 'XY02', none of them with REQFILT 'r%'",
+    )  # fmt: skip
 
 
 def test_few_queries_whatever_the_number_of_images(survey: Survey) -> None:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from functools import reduce
-from itertools import accumulate
+from itertools import accumulate, chain
 from typing import Any
 
 from peewee import OP, SQL, Case, Expression, NodeList, chunked, fn
@@ -63,7 +62,10 @@ def select_rows(wanted: Selection) -> list[Row]:
         rows, what = _at_position(wanted, tables)
     else:
         base = _base(wanted, tables)
-        rows, what = _read(wanted, tables, base), base.words
+        conditions = _conditions(wanted, tables)
+        rows, what = _fetch(tables, [base.sql], conditions), base.words
+        if not rows:
+            raise _no_match(_why_none(wanted.img_type, tables, base.words, [base.sql], conditions))
     if wanted.req_type == "byexp" or (wanted.req_type != "byid" and wanted.img_type != "stack"):
         rows = _newest_runs(rows, by_cell=wanted.req_type != "byexp")
     if wanted.req_type in ("byid", "byexp") and wanted.img_type != "stack" and _by_position(wanted):
@@ -77,7 +79,7 @@ def component_rows(stage: str, stage_id: int, component: str, options: int) -> l
         return []
     tables = stage_tables(stage, options)
     columns = tables.columns
-    return _fetch(tables, (columns["stage_id"] == stage_id) & (columns["component"] == component))
+    return _fetch(tables, [(columns["stage_id"] == stage_id) & (columns["component"] == component)], [])
 
 
 # -- what is asked ---------------------------------------------------------------------------------------------------
@@ -202,13 +204,16 @@ def _place(wanted: Selection) -> Place:
 # -- what is found ---------------------------------------------------------------------------------------------------
 
 
-def _fetch(tables: Stage, condition: Any) -> list[Row]:
+def _fetch(tables: Stage, bases: Sequence[Any], conditions: Sequence[Condition]) -> list[Row]:
+    """Return the rows that meet one of `bases`, no two of which overlap, and all `conditions`."""
     columns = tables.columns
-    query: Any = tables.select(*(column.alias(name) for name, column in columns.items())).where(condition)
-    query = query.order_by(columns["exp_id"], columns["stage_id"].desc(), columns["component"])
-    rows = list(query.limit(MAX_IMAGES + 1).dicts())
-    _bounded(rows)
-    return rows
+    rows: list[Row] = []
+    for base in bases:
+        query: Any = tables.select(*(column.alias(name) for name, column in columns.items()))
+        query = query.where(base, *(condition.sql for condition in conditions)).limit(MAX_IMAGES + 1)
+        rows.extend(query.dicts())
+        _bounded(rows)
+    return sorted(rows, key=lambda row: (row["exp_id"] or 0, -row["stage_id"], row["component"]))
 
 
 def _bounded(rows: Collection[Any]) -> None:
@@ -216,30 +221,21 @@ def _bounded(rows: Collection[Any]) -> None:
         raise UserError(f"the row matches more than {MAX_IMAGES} images; narrow it by filter, dates or data group")
 
 
-def _read(wanted: Selection, tables: Stage, base: Condition) -> list[Row]:
-    """Return the rows that meet all conditions.
-
-    Raises
-    ------
-    FinalError
-        23: none does; the sentence says how many images each condition left.
-    """
-    conditions = _conditions(wanted, tables)
-    rows = _fetch(tables, reduce(operator.and_, (condition.sql for condition in conditions), base.sql))
-    if rows:
-        return rows
-    steps = accumulate((condition.sql for condition in conditions), operator.and_)
-    sums = (fn.COALESCE(fn.SUM(Case(None, [(step, 1)], 0)), 0) for step in steps)
-    counts: Any = tables.select(fn.COUNT(SQL("1")), *sums).where(base.sql).tuples()
-    total, *left = counts.get()
-    if not total:
-        raise _no_match(f"no {wanted.img_type} image of {base.words}")
-    parts, before = [f"{_count(total, wanted.img_type)} of {base.words}"], total
-    for condition, number in zip(conditions, map(int, left), strict=True):
+def _why_none(stage: str, tables: Stage, what: str, bases: Sequence[Any], conditions: Sequence[Condition]) -> str:
+    """Return the sentence that says how many images there are, and how many of them each condition left."""
+    left = [0] * (len(conditions) + 1)
+    for base in bases:
+        steps = accumulate((condition.sql for condition in conditions), operator.and_)
+        sums = (fn.COALESCE(fn.SUM(Case(None, [(step, 1)], 0)), 0) for step in steps)
+        counts: Any = tables.select(fn.COUNT(SQL("1")), *sums).where(base).tuples()
+        left = [number + int(more) for number, more in zip(left, counts.get(), strict=True)]
+    if not left[0]:
+        return f"no {stage} image of {what}"
+    parts = [f"{_count(left[0], stage)} of {what}"]
+    for condition, before, number in zip(conditions, left, left[1:], strict=False):
         if number < before:
             parts.append(f"{number or 'none'} of them with {condition.words}")
-        before = number
-    raise _no_match(", ".join(parts))
+    return ", ".join(parts)
 
 
 def _at_position(wanted: Selection, tables: Stage) -> tuple[list[Row], str]:
@@ -248,36 +244,37 @@ def _at_position(wanted: Selection, tables: Stage) -> tuple[list[Row], str]:
     In four small queries instead of one, since no engine could be relied on to join them in this order.
     """
     place, stage = _place(wanted), wanted.img_type
-    what = f"RA {place.ra:.7g} Dec {place.dec:.7g}"
+    what, conditions = f"RA {place.ra:.7g} Dec {place.dec:.7g}", _conditions(wanted, tables)
     query: Any = pstampFootprint.select(pstampFootprint.footprint_id)
     near_by = [footprint_id for (footprint_id,) in query.where(in_cells(ranges_around(place)), near(place)).tuples()]
-    images = _images_on(near_by, tables, stage)
-    if images is not None:
-        conditions = (condition.sql for condition in _conditions(wanted, tables))
-        rows = _fetch(tables, reduce(operator.and_, conditions, images))
-        holding = _holding(place, {row["footprint_id"] for row in rows})
-        rows = [row for row in rows if row["footprint_id"] in holding]
-        if rows:
-            return rows, what
-    holding = _holding(place, near_by)
-    images = _images_on(holding, tables, stage)
-    if images is None:
-        raise _no_match(f"no {stage} image has {what}")
-    return _read(wanted, tables, Condition(what, images)), what
+    rows = _fetch(tables, _images_on(near_by, tables, stage), conditions)
+    holding = _holding(place, {row["footprint_id"] for row in rows})
+    rows = [row for row in rows if row["footprint_id"] in holding]
+    if not rows:
+        bases = _images_on(_holding(place, near_by), tables, stage)
+        raise _no_match(_why_none(stage, tables, what, bases, conditions))
+    return rows, what
 
 
-def _images_on(footprint_ids: Collection[int], tables: Stage, stage: str) -> Any:
-    """Return the condition that an image is of a run, and of a chip or skycell, with one of the footprints, or None."""
-    stage_ids, components = set(), set()
+def _images_on(footprint_ids: Collection[int], tables: Stage, stage: str) -> list[Any]:
+    """Return conditions, one for each batch of runs, that an image has one of the footprints."""
+    runs: dict[int, list[tuple[str, int]]] = {}
     for batch in chunked(footprint_ids, _BATCH):
-        query: Any = pstampImage.select(pstampImage.stage_id, pstampImage.component)
+        query: Any = pstampImage.select(pstampImage.stage_id, pstampImage.component, pstampImage.footprint_id)
         query = query.where(pstampImage.footprint_id.in_(batch), pstampImage.stage == stage)
-        for stage_id, component in query.tuples():
-            stage_ids.add(stage_id)
-            components.add(component)
-    _bounded(stage_ids)
-    columns = tables.columns
-    return columns["stage_id"].in_(stage_ids) & columns["component"].in_(components) if stage_ids else None
+        for stage_id, component, footprint_id in query.tuples():
+            runs.setdefault(stage_id, []).append((component, footprint_id))
+    columns, conditions = tables.columns, []
+    for batch in chunked(sorted(runs), _BATCH):
+        components, footprints = (
+            set(part) for part in zip(*chain.from_iterable(runs[stage_id] for stage_id in batch), strict=True)
+        )
+        conditions.append(
+            columns["stage_id"].in_(batch)
+            & columns["component"].in_(components)
+            & columns["footprint_id"].in_(footprints)
+        )
+    return conditions
 
 
 def _holding(place: Place, footprint_ids: Collection[int]) -> set[int]:
