@@ -279,7 +279,7 @@ def test_a_disk_that_fills_up_under_a_copy_is_left_as_it_was(tmp_path: Path, mon
 
     def half(source: Path, target: Path) -> None:
         target.write_bytes(source.read_bytes()[:3])
-        raise OSError(errno.ENOSPC, "No space left on device", str(target))
+        raise OSError(errno.ENOSPC, "No space left on device", str(source), None, str(target))
 
     monkeypatch.setattr(os, "link", no_link)
     monkeypatch.setattr(shutil, "copy2", half)

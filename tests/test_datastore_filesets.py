@@ -1,5 +1,6 @@
 """Publishing and withdrawing filesets: what is on disk, in the registry and in the indexes, and what is refused."""
 
+import errno
 import fcntl
 import multiprocessing
 import os
@@ -56,6 +57,10 @@ def newest(store: DataStore, product: str = "results") -> str | None:
 
 def tree(store: DataStore) -> set[str]:
     return {str(path.relative_to(store.root)) for path in store.root.rglob("*")} - {".lock"}
+
+
+def no_link(*_: object, **__: object) -> None:
+    raise OSError(errno.EXDEV, "Invalid cross-device link")
 
 
 def test_a_fileset_is_in_place_registered_and_listed_on_three_levels(store: DataStore, files: list[StoredFile]) -> None:
@@ -227,16 +232,19 @@ def test_the_product_is_locked_before_a_fileset_gets_its_number(
     assert statements[0] == 'UPDATE "dsProduct"'
 
 
+@pytest.mark.parametrize("linked", [True, False])
 def test_all_bytes_and_names_reach_the_disk_before_the_rename_and_the_rename_before_the_registry(
-    store: DataStore, files: list[StoredFile], monkeypatch: pytest.MonkeyPatch
+    store: DataStore, files: list[StoredFile], monkeypatch: pytest.MonkeyPatch, linked: bool
 ) -> None:
-    synced: set[int] = set()
+    synced = {file.path.stat().st_ino for file in files}  # by who wrote them
+    if not linked:
+        monkeypatch.setattr(os, "link", no_link)
     monkeypatch.setattr(os, "fsync", lambda handle: synced.add(os.fstat(handle).st_ino))
     register = DataStore._register
 
     def before_rename() -> None:
         (staging,) = (store.root / "results").glob(".vega.*.tmp")
-        assert {staging.stat().st_ino, *(path.stat().st_ino for path in staging.iterdir())} == synced
+        assert {staging.stat().st_ino, *(path.stat().st_ino for path in staging.iterdir())} <= synced
 
     def before_register(self: DataStore, *rest: Any) -> None:
         assert (store.root / "results").stat().st_ino in synced
@@ -244,7 +252,16 @@ def test_all_bytes_and_names_reach_the_disk_before_the_rename_and_the_rename_bef
 
     monkeypatch.setattr(DataStore, "_register", before_register)
     store.publish("results", "vega", "PSRESULTS", files, ["91"], before_rename)
-    assert len(synced) == len(files) + 5  # its index, its folder and the product's, the two indexes above
+
+
+def test_a_disk_that_fails_without_naming_a_file(store: DataStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(handle: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(RetryableError) as refused:
+        store.publish("results", "vega", "PSRESULTS", [], ["91"])
+    assert str(refused.value) == f"data store {store.root}: fileset results/vega: Input/output error"
 
 
 def test_a_link_in_the_place_of_a_fileset_is_replaced_and_not_followed(
@@ -435,10 +452,7 @@ def test_a_linked_file_is_published_as_its_bytes(store: DataStore, files: list[S
 def test_files_are_copied_where_they_cannot_be_linked(
     store: DataStore, files: list[StoredFile], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(*_: object, **__: object) -> None:
-        raise OSError(18, "Invalid cross-device link")
-
-    monkeypatch.setattr(os, "link", refuse)
+    monkeypatch.setattr(os, "link", no_link)
     path = store.publish("results", "vega", "PSRESULTS", files, ["91"])
     assert [measure(path / file.name, file.type).md5 for file in files] == [file.md5 for file in files]
     assert os.stat(path / "results.fits").st_nlink == 1  # noqa: PTH116

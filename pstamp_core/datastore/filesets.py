@@ -245,8 +245,9 @@ class DataStore:
             with session(self.database, TABLES):
                 yield
         except OSError as error:
-            place = f" ({error.filename})" if error.filename else ""
-            raise RetryableError(f"data store {self.root}: {what}: {error.strerror or error}{place}") from error
+            place = error.filename2 or error.filename  # the target of a copy
+            where = f" ({place})" if place else ""
+            raise RetryableError(f"data store {self.root}: {what}: {error.strerror or error}{where}") from error
 
     @contextmanager
     def _turn(self) -> Iterator[None]:
@@ -309,8 +310,8 @@ class DataStore:
                     f"file {file.path} {now}; expected {file.bytes} bytes, md5 {file.md5}, as it was measured",
                     Fault.PS_EXIT_DATA_ERROR,
                 )
-        for placed in staging.iterdir():
-            _sync(placed)
+            if not placed.samefile(source):  # a linked file was brought to disk by who wrote it (`files.publish`)
+                _sync(placed)
         entries = [FileEntry(file.name, file.bytes, file.md5, file.type) for file in files]
         write_text(staging / INDEX, fileset_index(entries, _labels()))
         _sync(staging)
