@@ -225,6 +225,38 @@ def test_integers_with_blank_stay_integers(tmp_path: Path) -> None:
     assert (raw.read() == padded).all()
 
 
+def test_rows_between_two_boxes_of_one_tile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are one band, because they share tiles, but the rows between are not read."""
+    monkeypatch.setattr("pstamp_core.stamps.image.READ_AHEAD", 1)
+    pixels, header, how = STORED["blank tiles"]
+    image = write(tmp_path / "image.fits", pixels, header, **{**how, "tile_dims": (64, 90)})
+    stamps = cut_all(image, [request(1, (30, 3), (20, 4), tmp_path), request(2, (40, 50), (20, 4), tmp_path)])
+    for number, center in ((1, (29, 2)), (2, (39, 49))):
+        assert_same(read(product(stamps[number]))[0], expected(image, center, (20, 4)))
+
+
+def test_blank_under_another_name(tmp_path: Path) -> None:
+    """ZBLANK (FITS standard 10.2.2) holds where it is, and is BLANK in a stamp that is not packed."""
+    pixels, header, how = STORED["scaled blank rice"]
+    image = write(tmp_path / "image.fits", pixels, header, **how)
+    image.write_bytes(image.read_bytes().replace(b"BLANK   =", b"ZBLANK  ="))
+    for options in (1, 1 | Option.UNCOMPRESSED):
+        got, _ = read(product(cut_all(image, [request(1, (21, 11), (9, 9), tmp_path, options)])[1]))
+        assert np.isnan(got[4, 4])
+        assert_same(got, expected(image, (20, 10), (9, 9)))
+
+
+def test_blank_zero_is_no_data(tmp_path: Path) -> None:
+    """By the FITS standard; astropy takes it for none, so such an image becomes floating point."""
+    pixels = integers()
+    pixels[30, 30] = 0
+    image = write(tmp_path / "image.fits", pixels, fits.Header({"BLANK": 0}))
+    got, header = read(product(cut_all(image, [request(1, (31, 31), (9, 9), tmp_path)])[1]))
+    assert (got.dtype, "BLANK" in header) == ("f4", False)
+    assert np.isnan(got[4, 4])
+    assert np.isfinite(got).sum() == (pixels[26:35, 26:35] != 0).sum()
+
+
 def test_infinity_survives(tmp_path: Path) -> None:
     pixels = noise()
     pixels[30, 30], pixels[31, 31] = np.inf, -np.inf
@@ -254,13 +286,17 @@ def two_images(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
         max_size=6,
     ),
     which=st.integers(0, 1),
+    ahead=st.sampled_from([1, 10, 512]),
 )
-def test_any_boxes_together(two_images: list[Path], tmp_path: Path, places: Any, which: int) -> None:
-    """Any centres and sizes, several in one pass: each is what Cutout2D makes, and what is cut alone."""
+def test_any_boxes_together(two_images: list[Path], tmp_path: Path, places: Any, which: int, ahead: int) -> None:
+    """Any centres and sizes, several in one pass, read in pieces of any height: each is what Cutout2D makes."""
     image = two_images[which]
     places = [((x, y), s) for (x, y), s in places if 0.5 <= x < NX + 0.5 and 0.5 <= y < NY + 0.5]
     requests = [request(n, c, s, tmp_path) for n, (c, s) in enumerate(places)]
-    for request_, result in zip(requests, sorted_results(image, requests), strict=True):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pstamp_core.stamps.image.READ_AHEAD", ahead)
+        results = sorted_results(image, requests)
+    for request_, result in zip(requests, results, strict=True):
         center = (request_.center[0] - 1, request_.center[1] - 1)
         try:
             want = expected(image, center, request_.size)
@@ -415,15 +451,20 @@ def test_wide_apart_stamps_are_not_read_together(tmp_path: Path, monkeypatch: py
     """A window would hold too much, or square tiles between them would be unpacked for nothing."""
     from pstamp_core.stamps import image as module
 
-    monkeypatch.setattr(module, "WINDOW", 30000)
     reads: list[Any] = []
     plain = module.Image.read
     monkeypatch.setattr(module.Image, "read", lambda self, box: (reads.append(box), plain(self, box))[1])
-    for how in ({"compress": "RICE"}, {"compress": "RICE", "tile_dims": (16, 16)}):
+    row_tiles, square_tiles = {"compress": "RICE"}, {"compress": "RICE", "tile_dims": (16, 16)}
+    for how, window, widths in (
+        (row_tiles, module.WINDOW, [75]),
+        (row_tiles, 30000, [4, 4]),
+        (square_tiles, module.WINDOW, [4, 4]),
+    ):
         reads.clear()
+        monkeypatch.setattr(module, "WINDOW", window)
         image = write(tmp_path / "image.fits", integers(), fits.Header({"BLANK": -32768}), **how)
         cut_all(image, [request(1, (9, 9), (4, 4), tmp_path), request(2, (80, 10), (4, 4), tmp_path)])
-        assert [box.nx for box in reads] == [4, 4]
+        assert [box.nx for box in reads] == widths
 
 
 def test_first_image_is_found_or_the_hdu_that_is_named(tmp_path: Path) -> None:

@@ -110,9 +110,10 @@ def test_maps_pad_with_zero(tmp_path: Path, dtype: str) -> None:
         assert (got[:, :8] == 0).all()
 
 
-def test_map_whose_scale_has_no_zero_becomes_float(tmp_path: Path) -> None:
+@pytest.mark.parametrize("dtype", ["i2", "f4"])
+def test_map_whose_scale_has_no_zero_becomes_float(tmp_path: Path, dtype: str) -> None:
     image = write(tmp_path / "i.fits", noise())
-    maps = write(tmp_path / "n.fits", np.full((NY, NX), 7, "i2"), fits.Header({"BSCALE": 0.3, "BZERO": 1.0}))
+    maps = write(tmp_path / "n.fits", np.full((NY, NX), 7, dtype), fits.Header({"BSCALE": 0.3, "BZERO": 1.0}))
     stamp = cut_all(image, [request(1, EDGE, (20, 20), tmp_path, 1 | 128)], exposure=maps)[1]
     got, header = read(product(stamp, ".exp.fits"))
     assert (got[:, 8:] == np.float32(7) * np.float32(0.3) + np.float32(1)).all()
@@ -233,6 +234,22 @@ def test_header_survives(tmp_path: Path, kind: str, options: int) -> None:
         card[:8].strip() for card in got if card[:8].strip() not in ("COMMENT", "HISTORY", "", "CONTINUE", "HIERARCH")
     ]
     assert len(names) == len(set(names))
+
+
+def test_own_cards_replace_and_add(tmp_path: Path) -> None:
+    """A card that goes takes its CONTINUE along; commentary is added to; T and 1 are two values."""
+    image = write(tmp_path / "i.fits", noise())
+    put_cards(image, ["LONG    = 'begun &'", "CONTINUE  'ended'", "HISTORY theirs", "NEXT    = 5"])
+    for value in (1, True, 1.0):
+        own = (("LONG", value, "a comment that is much longer than what fits behind a value, and so it is cut"),)
+        own += (("HISTORY", "ours", ""),)
+        stamp = cut_all(image, [request(1, EDGE, (9, 9), tmp_path, header=own)])[1]
+        cards = raw_cards(product(stamp), 0)
+        assert not any(card.startswith("CONTINUE") for card in cards)
+        _, header = read(product(stamp))
+        assert (header["LONG"], type(header["LONG"])) == (value, type(value))
+        assert list(header["HISTORY"]) == ["theirs", "ours"]
+        assert header["NEXT"] == 5
 
 
 def test_bytes_that_no_header_may_hold_are_replaced(tmp_path: Path) -> None:

@@ -125,7 +125,7 @@ def _moving(card: bytes) -> _Moving | None:
     if matched:
         with suppress(VerifyError):
             parsed = Card.fromstring(card)
-            if isinstance(parsed.value, (int, float)) and not isinstance(parsed.value, bool):
+            if isinstance(parsed.value, (int, float)):
                 return _Moving(card[:8].decode().strip(), parsed.value, parsed.comment, int(matched[1]))
     return None
 
