@@ -27,10 +27,13 @@ NO_WCS = "no celestial WCS; expected CTYPE1 and CTYPE2 such as RA---TAN and DEC-
 
 
 @pytest.fixture
-def db(tmp_path: Path) -> Iterator[ImageDB]:
-    made = ImageDB(str(tmp_path / "local.db"))
+def db(address: str) -> Iterator[ImageDB]:
+    made = ImageDB(address)
     made.create()
     with made.session():
+        with made.db.atomic():
+            for table in t.TABLES:
+                table.delete().execute()
         yield made
 
 
