@@ -98,6 +98,11 @@ class DataStore:
                 unit_of_work(self.database, TABLES, register)
                 self._write_indexes([name])
 
+    def has_product(self, name: str) -> bool:
+        """Tell whether a product is registered."""
+        with self._working(f"product {name}"):
+            return bool(dsProduct.select().where(dsProduct.prod_name == name).exists())
+
     def publish(
         self,
         product: str,

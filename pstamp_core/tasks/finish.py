@@ -60,7 +60,8 @@ def finish_request(server: Server, request: pstampRequest) -> None:
         server.store.work(lambda: fire([request], Event.HEARTBEAT, server.args()))
 
     product = request.outProduct or server.settings.product
-    server.datastore.add_product(product, "PSRESULTS", "Results of the postage stamp server", ("req_id",))
+    if not server.datastore.has_product(product):
+        server.datastore.add_product(product, "PSRESULTS", "Results of the postage stamp server", ("req_id",))
     server.datastore.publish(
         product, request.name, "PSRESULTS", files, values=(str(request.req_id),), before_rename=still_ours
     )
