@@ -269,12 +269,14 @@ def test_stale_is_redone_with_the_row_as_it_is_now(store: Store, other: Store, r
     assert readings == [1, 0]
 
 
-@pytest.mark.parametrize("what", [*SEEN, "lease_until"])
+@pytest.mark.parametrize("what", [*SEEN, "lease_until", "an older claim of mine"])
 def test_in_a_race_the_overtaken_row_is_left_out(
     store: Store, other: Store, rows: Rows, reread: Reread, what: str
 ) -> None:
     mine, theirs, mine_too = (rows.job(rows.request()) for _ in range(3))
-    change = SEEN.get(what, {"lease_until": NOW + 1})
+    change = {
+        **SEEN, "lease_until": {"lease_until": NOW + 1}, "an older claim of mine": {"lease_owner": "w1", "attempt": 9},
+    }[what]  # fmt: skip
     behind_the_back(other, theirs, change)
     claimed = store.work(lambda: fire([mine, theirs, mine_too], Event.CLAIM, rows.args(), race=True))
     assert [job.job_id for job in claimed] == [mine.job_id, mine_too.job_id]
@@ -351,6 +353,25 @@ def test_rows_that_differ_each_change_their_own_way(store: Store, rows: Rows, re
         assert (after.fault, after.cause, after.lease_owner, after.lease_until) == (6, 6, "", 0)
         assert after.retry_at == NOW + 10 * SECOND * after.fault_count
     assert sorted(line["row_id"] for line in history()) == [job.job_id for job in jobs]
+
+
+def test_rows_in_whatever_condition_are_cancelled_at_once(store: Store, rows: Rows, reread: Reread) -> None:
+    jobs = [
+        rows.job(),
+        rows.job(state=JobState.PARSED),  # the same but for its state
+        *(
+            rows.job(fault=fault, attempt=attempt, lease_owner=owner, lease_until=until)
+            for fault in (0, 2, 5)
+            for attempt in (1, 2)
+            for owner in ("w2", "w3")
+            for until in (NOW - 1, NOW + 1)
+        ),
+    ]
+    assert len(store.work(lambda: fire(jobs, Event.CANCEL, rows.args()))) == 26
+    for job in jobs:
+        change = {"state": JobState.CANCEL, "fault": 32, "lease_owner": "", "lease_until": 0, "changed_at": NOW}
+        assert data(reread(job)) == {**data(job), **change}
+    assert [line["source"] for line in history()].count("parsed") == 1
 
 
 # -- dependents and their key
