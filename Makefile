@@ -14,7 +14,8 @@ help: ## list the targets
 demo: .venv/ready ## simulated survey -> request -> stamps, in ./demo-home
 	@PATH="$(CURDIR)/$(BIN):$$PATH" sh simtest/demo.sh
 
-test: .venv/ready ## the whole test suite
+test: .venv/ready ## the whole test suite, on SQLite and MariaDB
+	@sh tests/programs.sh
 	$(BIN)/python -m pytest -n auto
 
 lint: .venv/ready ## ruff and mypy --strict

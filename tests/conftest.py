@@ -1,17 +1,16 @@
 """What the tests share: a store on each engine, a clock that stands still, and makers of rows.
 
-The engine is SQLite, and with PSTAMP_TEST_MYSQL = mysql://user@host:port/name of a database that may be emptied also
-MySQL or MariaDB.
+The engines are SQLite and MariaDB: a private server that the tests start and stop, or the one of PSTAMP_TEST_MYSQL.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import mariadb
 import pytest
 import servers
 
@@ -19,7 +18,6 @@ from pstamp_core.machines import Args, DependentState, Event, JobState, RequestS
 from pstamp_core.machines.machine import FaultClass
 from pstamp_core.store import (
     MACHINES,
-    TABLES,
     Label,
     Store,
     Worked,
@@ -33,8 +31,7 @@ from pstamp_core.store.rules import trigger_name
 from pstamp_core.tasks.server import Server
 from simtest.survey import Survey, simulate
 
-MYSQL = os.environ.get("PSTAMP_TEST_MYSQL", "")
-ENGINES = ["sqlite", *(["mysql"] if MYSQL else [])]
+ENGINES = ["sqlite", "mysql"]
 
 NOW = 1_800_000_000_000_000
 SECOND = 1_000_000
@@ -58,15 +55,21 @@ def engine(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
+@pytest.fixture(scope="session")
+def mysql_server() -> Iterator[str]:
+    """The address of a MariaDB server, without a database."""
+    with mariadb.server() as address:
+        yield address
+
+
 @pytest.fixture
-def address(engine: str, tmp_path: Path) -> str:
-    """The address of a database without tables."""
+def address(engine: str, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[str]:
+    """The address of an empty database."""
     if engine == "sqlite":
-        return str(tmp_path / "pstamp.db")
-    empty = Store(MYSQL)
-    with empty.reading():
-        empty.db.drop_tables(TABLES, safe=True)
-    return MYSQL
+        yield str(tmp_path / "pstamp.db")
+        return
+    with mariadb.database(request.getfixturevalue("mysql_server")) as empty:
+        yield empty
 
 
 @pytest.fixture
