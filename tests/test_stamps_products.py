@@ -152,8 +152,13 @@ def test_loss_only_where_the_site_asks_for_it(tmp_path: Path) -> None:
         assert (np.abs(difference).max() > 0) == loss
         assert np.abs(difference).max() < 30 / 16
         assert np.isnan(got[:, :8]).all()
-    again = cut_all(image, [request(1, EDGE, (20, 20), tmp_path)], quantise=16)[1]
-    assert again.products == stamp.products  # dithered, but the same each time
+    # The dither is taken from the pixels, not from the clock: the same bytes each time.
+    stamps = cut_all(
+        image, [request(1, EDGE, (20, 20), tmp_path), request(2, (50, 35), (20, 20), tmp_path)], quantise=16
+    )
+    assert stamps[1].products == stamp.products
+    seeds = {card for s in stamps.values() for card in raw_cards(product(s), 1) if card.startswith("ZDITHER0")}
+    assert len(seeds) == 2
 
 
 # --- headers ------------------------------------------------------------------------------------------------------
@@ -386,11 +391,34 @@ def test_jpeg_of_a_difference_has_a_middle_grey_sky(tmp_path: Path) -> None:
     assert grey[39, 75] < 50
 
 
-@pytest.mark.parametrize("pixels", [np.zeros((8, 9)), np.full((8, 9), np.inf), np.eye(9) * 1e38, np.eye(9) * 1e-300])
+@pytest.mark.parametrize(
+    "pixels", [np.zeros((8, 9)), np.full((8, 9), np.inf), np.eye(9) * 1e38, np.full((500, 500), np.nan)]
+)
 def test_jpeg_of_nearly_nothing(tmp_path: Path, pixels: np.ndarray) -> None:
     pixels = pixels.copy()
     pixels[0, 0] = 1
     assert picture(pixels, tmp_path).shape == pixels.shape
+
+
+def test_jpeg_of_signalling_nan(tmp_path: Path) -> None:
+    """NumPy warns when it converts one."""
+    pixels = noise()
+    pixels.view("u4")[5, 5] = 0x7FA00001
+    path = tmp_path / "p.fits"
+    fits.PrimaryHDU(pixels).writeto(path)
+    stamp = cut_all(path, [request(1, (6, 6), (9, 9), tmp_path, 65)])[1]
+    with Picture.open(product(stamp, ".jpg")) as opened:
+        grey = np.asarray(opened)
+    assert grey[4, 4] == grey.min()
+
+
+def test_jpeg_of_few_counts_on_zero(tmp_path: Path) -> None:
+    """The quartiles are equal, and yet there is something to see, however faint its unit."""
+    pixels = np.zeros((60, 60))
+    pixels[20:30, 20:30] = 1e-6
+    grey = picture(pixels, tmp_path)
+    assert grey[33:37, 23:27].min() > 200
+    assert grey[:20].max() < 130
 
 
 def test_contact_sheet_holds_all(tmp_path: Path) -> None:

@@ -161,8 +161,7 @@ def _compressed_blocks(pixels: NDArray[Any], cards: bytes, compression: str, qua
     yield padded(format_cards([("SIMPLE", True, "file conforms to FITS standard"), ("BITPIX", 8, "no pixels here"),
                                ("NAXIS", 0, "the image is in the first extension"), ("EXTEND", True, "")]))  # fmt: skip
     structure = bytes(content[where["header_start"] : where["data_start"]])
-    kept = [structure[i : i + CARD] for i in range(0, structure.index(b"END".ljust(CARD)), CARD)]
-    yield padded(b"".join(card for card in kept if not card.startswith(b"EXTNAME ")) + cards)
+    yield padded(structure[: structure.index(b"END".ljust(CARD))] + cards)
     yield content[where["data_start"] :]  # type: ignore[misc]
 
 
@@ -267,7 +266,7 @@ def jpeg(pixels: NDArray[np.floating[Any]], both_signs: bool = False) -> bytes:
     grey = np.zeros(pixels.shape, np.uint8)
     for row in range(0, len(pixels), 256):
         part = pixels[row : row + 256]
-        with np.errstate(invalid="ignore", over="ignore"):
+        with np.errstate(invalid="ignore"):  # signalling NaN
             scaled = (np.arcsinh((part.astype(np.float64) - middle) / unit) - bottom) / (top - bottom)
         tone = _DARKEST + np.clip(np.nan_to_num(scaled), 0, 1) * (255 - _DARKEST)
         grey[row : row + 256] = np.where(np.isnan(part), 0, np.round(tone))

@@ -215,14 +215,11 @@ def _to_pixels(wcs: WCS, sky: NDArray[np.float64]) -> NDArray[np.float64]:
     from astropy.wcs import NoConvergence
     from astropy.wcs.utils import skycoord_to_pixel
 
-    one_by_one = wcs.has_distortion or wcs.wcs.radesys != "ICRS"
-    if one_by_one and len(sky) > 1:
-        # Iteration stops, and matrices are multiplied, in a way that depends on the length of the list; a stamp must
-        # not depend on its neighbours, nor fail with them.
+    if wcs.has_distortion and len(sky) > 1:
+        # A list is iterated until its worst has converged, and fails as a whole; each stamp must stand for itself.
         return np.concatenate([_to_pixels(wcs, position[None]) for position in sky])
     try:
-        centers = SkyCoord(sky[:, 0], sky[:, 1], unit="deg")
-        return np.transpose(skycoord_to_pixel(centers[0] if one_by_one else centers, wcs, mode="all")).reshape(-1, 2)
+        return np.transpose(skycoord_to_pixel(SkyCoord(*sky.T, unit="deg"), wcs, mode="all"))
     except NoConvergence:
         # The inverse of a distortion need not exist far from the image.
         return np.full_like(sky, np.nan)
