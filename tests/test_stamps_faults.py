@@ -538,3 +538,16 @@ def test_header_of_megabytes(tmp_path: Path, out: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(module, "MAX_HEADER", 2880)
     error = fails(InputFiles(image), request(1, MIDDLE, (9, 9), out))
     assert str(error) == f"{image}: the header of HDU 0 has 161280 bytes; expected at most 2880"
+
+
+def test_no_memory_is_ours_and_hurts_no_other(tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pstamp_core.stamps import cutting
+
+    def hungry(*_: Any, **__: Any) -> bytes:
+        raise MemoryError
+
+    monkeypatch.setattr(cutting, "jpeg", hungry)
+    image = write(tmp_path / "i.fits", noise())
+    error = fails(InputFiles(image), request(1, MIDDLE, (9, 9), out, 65), request(2, MIDDLE, (9, 9), out))
+    message = f"{image}: not enough memory for a stamp of 9 x 9 pixels"
+    assert (type(error), error.fault, str(error)) == (RetryableError, 2, message)

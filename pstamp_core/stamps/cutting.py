@@ -170,7 +170,12 @@ def cut(
             except PstampError as error:
                 result = request.job_id, error
             except MemoryError:
-                result = request.job_id, RetryableError(f"{files.image}: not enough memory for {region.box}")
+                result = (
+                    request.job_id,
+                    RetryableError(
+                        f"{files.image}: not enough memory for a stamp of {region.box.nx} x {region.box.ny} pixels"
+                    ),
+                )
             yield result
 
 

@@ -164,7 +164,7 @@ class Image:
 
         self.path = path
         with reading(path):
-            stream = path.open("rb")
+            stream = open_unpacked(path)
         self._stream = stream
         try:
             with reading(path):
