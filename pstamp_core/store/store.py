@@ -12,6 +12,7 @@ from pstamp_core.database import connect, create_tables, session, unit_of_work
 from pstamp_core.machines import Args, DependentState, Event, JobState, RequestState
 from pstamp_core.machines.job import OPEN
 from pstamp_core.store.fire import fire
+from pstamp_core.store.migrations import mark_newest, prepare
 from pstamp_core.store.rules import check_constraints, triggers
 from pstamp_core.store.tables import TABLES, Label, Worked, pstampDependent, pstampJob, pstampRequest
 
@@ -40,13 +41,21 @@ class Store:
         self._clock = clock
 
     def create(self) -> None:
-        """Make the tables that are not there yet, with the rules that the database itself keeps."""
+        """Make the tables that are not there yet, with the rules that the database itself keeps.
+
+        Raises
+        ------
+        RetryableError
+            Fault 3: the database has another schema version; the message says what mends that.
+        """
         with self.reading():
+            prepare(self.db)
             for table, check in check_constraints().items():
                 table._meta.constraints = [check]
             create_tables(self.db, TABLES)
             for statement in triggers(self.db):
                 self.db.execute_sql(statement)  # type: ignore[no-untyped-call]
+            mark_newest(self.db)
 
     def reading(self) -> AbstractContextManager[None]:
         """Use the tables for reading within a block."""
