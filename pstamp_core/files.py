@@ -6,15 +6,24 @@ a dot and end in ``.tmp``, and `sweep` removes what a dead writer left.
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import os
 import shutil
+import tempfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO, cast
 
-from pstamp_core.faults import UserError
+from pstamp_core.faults import FinalError, UserError
+
+MAX_UNPACKED = 2**32
+"""Bytes of a gzipped file once unpacked; a larger one is refused before it fills the disk."""
+
+_GZIP = b"\x1f\x8b"
 
 
 @dataclass(frozen=True)
@@ -47,6 +56,36 @@ def measure(path: Path, file_type: str, name: str | None = None) -> StoredFile:
     with path.open("rb") as stream:
         md5 = hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
         return StoredFile(path, name or path.name, file_type, os.fstat(stream.fileno()).st_size, md5)
+
+
+def open_unpacked(path: Path) -> BinaryIO:
+    """Open a file for reading; one that is gzipped as a whole is unpacked to a nameless temporary file first.
+
+    Raises
+    ------
+    FinalError
+        25: what is in the gzip file is damaged, or too large.
+    OSError
+        The file can't be read, or there is no room to unpack it.
+    """
+    stream = path.open("rb")
+    if stream.read(2) != _GZIP:
+        stream.seek(0)
+        return stream
+    unpacked = tempfile.TemporaryFile()  # noqa: SIM115 (the caller closes it)
+    try:
+        with stream, gzip.open(path) as packed:
+            while block := packed.read(2**20):
+                unpacked.write(block)
+                if unpacked.tell() > MAX_UNPACKED:
+                    raise FinalError(f"{path}: more than {MAX_UNPACKED} bytes when unpacked; unpack it where it is")
+        unpacked.seek(0)
+    except BaseException as error:
+        unpacked.close()
+        if isinstance(error, (EOFError, gzip.BadGzipFile, zlib.error)):
+            raise FinalError(f"{path}: damaged: {error}") from error
+        raise
+    return cast(BinaryIO, unpacked)
 
 
 def inside(root: Path, name: str | os.PathLike[str]) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import os
 import stat
@@ -12,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pstamp_core import files
-from pstamp_core.faults import UserError
+from pstamp_core.faults import FinalError, UserError
 from pstamp_core.files import (
     StoredFile,
     inside,
@@ -254,3 +255,20 @@ def test_sweep_does_not_follow_a_link(tmp_path: Path) -> None:
 def test_sweep_of_a_folder_that_is_not_there_does_nothing(tmp_path: Path) -> None:
     sweep(tmp_path / "none")
     assert names(tmp_path) == []
+
+
+def test_a_gzipped_file_is_unpacked_for_reading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain, packed = tmp_path / "a", tmp_path / "a.gz"
+    plain.write_bytes(b"SIMPLE" * 1000)
+    packed.write_bytes(gzip.compress(plain.read_bytes()))
+    for path in (plain, packed):
+        with files.open_unpacked(path) as stream:
+            assert stream.read() == b"SIMPLE" * 1000
+    packed.write_bytes(packed.read_bytes()[:-9])
+    with pytest.raises(FinalError, match=rf"^{packed}: damaged: Compressed file ended") as caught:
+        files.open_unpacked(packed)
+    assert caught.value.fault == 25
+    packed.write_bytes(gzip.compress(bytes(3 * 2**20)))
+    monkeypatch.setattr(files, "MAX_UNPACKED", 2**20)
+    with pytest.raises(FinalError, match=rf"^{packed}: more than 1048576 bytes when unpacked; unpack it where it is"):
+        files.open_unpacked(packed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import os
 from collections.abc import Iterator
@@ -204,9 +205,19 @@ def test_reasons(db: ImageDB, tmp_path: Path) -> None:
     long = simple(tmp_path / f"{'x' * 65}.fits")
     assert reason(db, long) == "a name of 65 characters without its ending; expected 1 to 64"
     assert reason(db, simple(tmp_path / ".fits")) == "a name of 0 characters without its ending; expected 1 to 64"
-    packed = tmp_path / "a.fits.gz"
-    packed.write_bytes(gzip.compress(simple(tmp_path / "a.fits").read_bytes()))
-    assert reason(db, packed) == "compressed as a whole (gzip); unpack it, or use fpack, which leaves it readable"
+    packed = tmp_path / "a.fits.bz2"
+    packed.write_bytes(bz2.compress(simple(tmp_path / "a.fits").read_bytes()))
+    assert reason(db, packed) == "compressed as a whole (bzip2); unpack it, or use fpack, which leaves it readable"
+    cut = tmp_path / "cut.fits.gz"
+    cut.write_bytes(gzip.compress(simple(tmp_path / "cut.fits").read_bytes())[:-20])
+    assert reason(db, cut).startswith(f"{cut}: damaged: ")
+
+
+def test_a_gzipped_file(db: ImageDB, tmp_path: Path) -> None:
+    packed = tmp_path / "b.fits.gz"
+    packed.write_bytes(gzip.compress(simple(tmp_path / "plain.fits").read_bytes()))
+    added, refused = add_images(db, [packed])
+    assert ([(each.path, each.hdu, each.skycell_id) for each in added], refused) == ([(packed, 0, "b")], [])
 
 
 def test_a_file_that_may_not_be_read(db: ImageDB, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

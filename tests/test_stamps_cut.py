@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -492,3 +493,12 @@ def test_results_are_made_one_by_one(tmp_path: Path) -> None:
     next(results)
     assert len(list(out.iterdir())) == 1
     results.close()
+
+
+def test_a_gzipped_file(tmp_path: Path) -> None:
+    plain = write(tmp_path / "a.fits", noise(), tan_header())
+    packed = tmp_path / "b.fits.gz"
+    packed.write_bytes(gzip.compress(plain.read_bytes()))
+    want = read(product(cut_all(plain, [request(1, (30, 20), (11, 12), tmp_path / "1_1_r_a")])[1]))[0]
+    got = read(product(cut_all(packed, [request(2, (30, 20), (11, 12), tmp_path / "2_1_r_b")])[2]))[0]
+    assert_same(got, want)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from pstamp_core.database import unit_of_work
 from pstamp_core.faults import UserError
+from pstamp_core.files import open_unpacked
 from pstamp_core.imagedb.dates import tai_of
 from pstamp_core.imagedb.footprints import footprint, store_footprints
 from pstamp_core.imagedb.tables import PATH_LENGTH, TABLES, pstampImage, stackRun, stackSumSkyfile
@@ -31,8 +32,8 @@ MAX_HEADER = 2**24
 _CARD = 80
 _SIDE_PLANES = ("DQ", "MASK", "MSK", "WHT", "WEIGHT", "WGT", "ERR", "ERROR", "VAR", "IVAR", "VARIANCE", "WT", "MK")
 _FILTERS = ("FILTER", "FILTER1", "FILTER2", "FILTNAM", "FILTNAM1", "BAND")
-_SUFFIXES = (".fz", ".fits", ".fit", ".fts")
-_SHELLS = {b"\x1f\x8b": "gzip", b"\x1f\x9d": "compress", b"BZ": "bzip2", b"PK": "zip"}
+_SUFFIXES = (".gz", ".fz", ".fits", ".fit", ".fts")
+_SHELLS = {b"\x1f\x9d": "compress", b"BZ": "bzip2", b"PK": "zip"}
 
 
 @dataclass(frozen=True)
@@ -153,7 +154,7 @@ def _read(path: Path) -> list[_Found]:
         raise UserError(f"path too long or not printable; expected at most {PATH_LENGTH} characters")
     if not path.is_file():
         raise UserError("not a file" if path.exists() else "no such file")
-    with path.open("rb") as stream:
+    with open_unpacked(path) as stream:
         start = stream.read(6)
         for magic, program in _SHELLS.items():
             if start.startswith(magic):

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from pstamp_core.faults import FinalError, PstampError, RetryableError
+from pstamp_core.files import open_unpacked
 
 if TYPE_CHECKING:
     import numpy as np
@@ -131,7 +132,7 @@ def _quiet() -> Iterator[None]:
 
 
 class Image:
-    """A 2-d image in a FITS file, compressed or not, open for reading; use it in a ``with`` block.
+    """A 2-d image in a FITS file, compressed, gzipped or neither, open for reading; use it in a ``with`` block.
 
     Parameters
     ----------
