@@ -499,6 +499,6 @@ def test_a_gzipped_file(tmp_path: Path) -> None:
     plain = write(tmp_path / "a.fits", noise(), tan_header())
     packed = tmp_path / "b.fits.gz"
     packed.write_bytes(gzip.compress(plain.read_bytes()))
-    want = read(product(cut_all(plain, [request(1, (30, 20), (11, 12), tmp_path / "1_1_r_a")])[1]))[0]
-    got = read(product(cut_all(packed, [request(2, (30, 20), (11, 12), tmp_path / "2_1_r_b")])[2]))[0]
+    want = read(product(cut_all(plain, [request(1, (30, 20), (11, 12), tmp_path)])[1]))[0]
+    got = read(product(cut_all(packed, [request(2, (30, 20), (11, 12), tmp_path)])[2]))[0]
     assert_same(got, want)
