@@ -283,10 +283,10 @@ def _cut_one(
                     raise FinalError(
                         f"{files.image.name}: no pixel of {_section(box)} holds a number", Fault.PSTAMP_NO_VALID_PIXELS
                     )
-                if options & Option.JPEG:
-                    products.write(".jpg", [jpeg(cutout.physical(), both_signs=request.stage == "diff")])
             compression = None if options & Option.UNCOMPRESSED else _compression(cutout.pixels, kind, quantise)
             products.write(kind.suffix, cutout.blocks(region, own, compression, quantise))
+            if name == "image" and options & Option.JPEG:
+                products.write(".jpg", [jpeg(cutout.physical(), both_signs=request.stage == "diff")])
         if options & Option.SOURCES:
             if sources is None:
                 missing.append("sources")

@@ -207,4 +207,5 @@ def draw_sheet(server: Server, req_id: int, out: Path) -> int:
 
 
 def _label(row: dict[str, Any]) -> str:
-    return f"{row['ROWNUM']} {row['IMG_TYPE']} {row['FILTER']} {row['COMMENT']}"
+    texts = (str(row[name]) for name in ("ROWNUM", "IMG_TYPE", "FILTER", "COMMENT"))
+    return " ".join(text for text in texts if text not in ("0", "null"))
