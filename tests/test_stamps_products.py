@@ -35,8 +35,8 @@ def test_every_product_of_a_stack(tmp_path: Path) -> None:
     stamp = cut_all(image, [request(1, EDGE, (20, 20), out, 511)], **planes, **copies, sources=sources)[1]
     base = "1_7_r_cell.000.001"
     assert [(p.name, p.type) for p in stamp.products] == [
-        (f"{base}.jpg", "pstamp"),
         (f"{base}.fits", "pstamp"),
+        (f"{base}.jpg", "pstamp"),
         (f"{base}.mk.fits", "pstamp"),
         (f"{base}.wt.fits", "pstamp"),
         (f"{base}.exp.fits", "pstamp"),
