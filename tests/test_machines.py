@@ -684,14 +684,20 @@ def test_from_a_legal_row_only_legal_rows_follow(subject: tuple[Machine, Row], e
 def test_rows_are_never_registered_with_the_library() -> None:
     row = Row(JobState.RUN)
     JOB.decide(row, Event.CLAIM, Args(now=NOW, who=ME, owner=ME))
-    library = JOB._machine
-    assert isinstance(library, TransitionsMachine)
-    assert library.models == []
+    assert JOB._machine.models == []
     assert not [name for name in vars(row) if name not in asdict(row)]
 
 
-def test_an_unforeseen_failure_in_a_guard_is_not_taken_for_a_refusal() -> None:
-    broken = Row(JobState.RUN)
-    broken.retry_at = "soon"  # type: ignore[assignment]
-    with pytest.raises(TypeError):
-        JOB.decide(broken, Event.CLAIM, Args(now=NOW, who=ME, owner=ME))
+@all_machines
+def test_the_library_has_no_ways_of_its_own(machine: Machine) -> None:
+    """No `to_<state>` back doors, and no queue that threads would share."""
+    library = machine._machine
+    assert isinstance(library, TransitionsMachine)
+    assert set(library.events) == {line.event.value for line in LINES if line.machine is machine}
+    assert not library.has_queue
+
+
+def test_an_unforeseen_failure_is_not_taken_for_a_refusal() -> None:
+    """A state as its word, not as the member of its enum: a programming error that must show itself."""
+    with pytest.raises(ValueError, match="State 'run' is not a registered state"):
+        JOB.decide(Row("run"), Event.CLAIM, Args(now=NOW, who=ME, owner=ME))
