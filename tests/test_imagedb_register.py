@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import astropy
+import mariadb
 import numpy as np
 import pytest
 from astropy.io import fits
 
 from pstamp_core.faults import FinalError
-from pstamp_core.imagedb import Added, ImageDB, Refused, Selection, add_images
+from pstamp_core.imagedb import Added, ImageDB, Refused, Selection, add_images, register
 from pstamp_core.imagedb import tables as t
 from pstamp_core.imagedb.footprints import astrometry
 
@@ -25,6 +26,18 @@ WCS_CARDS = {
 }  # fmt: skip
 CENTRE, FILE_DATA = (150.0, 2.0), Path(astropy.__file__).parent
 NO_WCS = "no celestial WCS; expected CTYPE1 and CTYPE2 such as RA---TAN and DEC--TAN"
+
+
+@pytest.fixture(scope="module")
+def mysql(mysql_server: str) -> Iterator[str]:
+    with mariadb.database(mysql_server) as address:
+        yield address
+
+
+@pytest.fixture
+def address(engine: str, tmp_path: Path, request: pytest.FixtureRequest) -> str:
+    """The address of an image database; on MariaDB one for all tests, which make it empty: tables take long there."""
+    return str(tmp_path / "images.db") if engine == "sqlite" else str(request.getfixturevalue("mysql"))
 
 
 @pytest.fixture
@@ -265,6 +278,33 @@ def test_damaged_headers(db: ImageDB, tmp_path: Path) -> None:
         assert reason(db, path)
 
 
+def test_bounds(db: ImageDB, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    long = tmp_path.joinpath(*["x" * 100] * 7)
+    long.mkdir(parents=True)
+    path = simple(long / "a.fits")
+    assert reason(db, path) == "path too long or not printable; expected at most 700 characters"
+    assert reason(db, simple(tmp_path / "a\nb.fits")).startswith("path too long or not printable")
+    monkeypatch.setattr(register, "MAX_HEADER", 2879)
+    assert reason(db, simple(tmp_path / "a.fits")) == "a header of 2880 bytes; expected at most 2879"
+
+
+def test_cards_that_bend_the_standard(db: ImageDB, tmp_path: Path) -> None:
+    """Filter, date and name of an extension may be missing, so a card without sense counts as missing."""
+    path = simple(tmp_path / "a.fits", FILTER="r", EXTNAME="xx", **{"DATE-OBS": "2010-03-01"})
+    data = path.read_bytes()
+    for good, bad in (
+        (b"FILTER  = 'r       '", b"FILTER  = r         "), (b"DATE-OBS= '2010-03-01'", b"DATE-OBS=  2010-03-01 "),
+        (b"EXTNAME = 'xx      '", b"EXTNAME = xx        "),
+    ):  # fmt: skip
+        assert good in data
+        data = data.replace(good, bad)
+    path.write_bytes(data)
+    added = one(db, path)
+    assert (added.filter, added.mjd_obs) == (None, None)
+    path.write_bytes(data.replace(b"CRVAL2  =                  2.0", b"CRVAL2  =                2.0.0"))
+    assert reason(db, path) == "HDU 0: Unparsable card (CRVAL2), fix it first with .verify('fix')."
+
+
 def test_a_header_without_end_takes_no_memory(db: ImageDB, tmp_path: Path) -> None:
     import tracemalloc
 
@@ -286,6 +326,7 @@ def test_a_header_without_end_takes_no_memory(db: ImageDB, tmp_path: Path) -> No
         ({"MJD-OBS": 57813.0, "TIMESYS": "TAI"}, 57813.0),
         ({"MJD-OBS": 57813.0, "TIMESYS": "TT"}, 57813 - 32.184 / 86400),
         ({"DATE-OBS": "2010-03-01", "TIME-OBS": "12:00:00"}, 55256.5 + 34 / 86400),
+        ({"DATE-OBS": "2010-03-01T12:00:00", "TIME-OBS": "12:00:00"}, 55256.5 + 34 / 86400),
         ({"DATE-OBS": "2010-03-01"}, 55256 + 34 / 86400),
         ({"DATE-OBS": "2010-03-01T12:00:00", "TIMESYS": "LOCAL"}, None),
         ({"DATE-OBS": "01/03/99"}, None),

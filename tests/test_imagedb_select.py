@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import mariadb
 import pytest
 from astropy.io.fits import Header
 from peewee import Model
@@ -121,6 +122,18 @@ class Survey:
         return caught.value.fault, str(caught.value)
 
 
+@pytest.fixture(scope="module")
+def mysql(mysql_server: str) -> Iterator[str]:
+    with mariadb.database(mysql_server) as address:
+        yield address
+
+
+@pytest.fixture
+def address(engine: str, tmp_path: Path, request: pytest.FixtureRequest) -> str:
+    """The address of an image database; on MariaDB one for all tests, which make it empty: tables take long there."""
+    return str(tmp_path / "images.db") if engine == "sqlite" else str(request.getfixturevalue("mysql"))
+
+
 @pytest.fixture
 def empty(address: str, tmp_path: Path) -> Iterator[Survey]:
     db = ImageDB(address, tmp_path / "images")
@@ -146,7 +159,7 @@ def survey(empty: Survey) -> Survey:
         empty.stack(3, first, "i.00000")
         empty.diffs(1, 1, bothways=True, warp1=11, warp2=21, stack1=None, stack2=None)
         empty.diffs(2, 2, warp1=11, warp2=0, stack1=2**63 - 1, stack2=1)
-        empty.diffs(3, 3, warp1=None, warp2=21, stack1=1, stack2=None)
+        empty.diffs(3, 3, warp1=2**63 - 1, warp2=21, stack1=1, stack2=None)
         empty.diffs(4, 4, warp1=None, warp2=None, stack1=1, stack2=3)
     return empty
 
@@ -342,6 +355,12 @@ def test_dates_are_tai_with_all_leap_seconds(empty: Survey) -> None:
     assert empty.answer("byid", "raw", id="1", mjd_max=tai - millisecond)[0] == 23
 
 
+def test_a_date_in_a_leap_second(empty: Survey) -> None:
+    empty.exposure(1, dateobs=datetime(2016, 12, 31, 23, 59, 59, tzinfo=UTC))
+    leap = 57754 + 36.5 / 86400  # 2016-12-31T23:59:60.5 UTC
+    assert empty.found("byid", "raw", id="1", component=C1, mjd_max=leap) == [(1, C1)]
+
+
 def test_a_search_by_position_begins_in_april_2009_but_not_for_stacks(empty: Survey) -> None:
     empty.exposure(1, dateobs=datetime(2009, 3, 1, tzinfo=UTC))
     empty.stack(1, S1)
@@ -371,6 +390,15 @@ def test_differences_of_stacks_go_by_the_filter_and_date_of_their_stack(survey: 
     assert survey.answer("bycoord", "diff", position=ON_FIRST, run_type="stack_stack", mjd_min=55257.0)[0] == 23
     (image,) = survey.select("bycoord", "diff", position=ON_FIRST, run_type="stack_stack")
     assert (image.exp_id, image.exp_name, image.filter, image.mjd_obs) == (None, None, "r.00000", 55256.5)
+
+
+@pytest.mark.parametrize("no_value", [0, None, 2**63 - 1])
+def test_an_input_that_is_none(survey: Survey, no_value: int | None) -> None:
+    survey.diffs(5, 3, warp1=no_value, warp2=21, stack1=1, stack2=no_value)
+    survey.diffs(6, 4, warp1=no_value, warp2=no_value, stack1=no_value, stack2=3)
+    warp_side, stack_side = (survey.select("byid", "diff", id=number, component=S1)[0] for number in ("5", "6"))
+    assert (warp_side.exp_id, warp_side.filter) == (2, "i.00000")
+    assert (stack_side.exp_id, stack_side.filter) == (None, "i.00000")
 
 
 def test_an_exposure_without_date_does_not_get_that_of_the_template(survey: Survey) -> None:

@@ -176,11 +176,14 @@ def wcs_cards(header: Header) -> str:
     Raises
     ------
     UserError
-        One of them holds no finite number where one belongs; wcslib would take it for missing.
+        One of them can't be understood, or holds no finite number where one belongs: wcslib would take it for missing.
     """
-    from astropy.io.fits import Header
+    from astropy.io.fits import Header, VerifyError
 
-    cards = [(card.keyword, card.value) for card in header.cards if _CARDS.fullmatch(card.keyword)]
+    try:
+        cards = [(card.keyword, card.value) for card in header.cards if _CARDS.fullmatch(card.keyword)]
+    except VerifyError as error:
+        raise UserError(str(error)) from error
     for keyword, value in cards:
         number = isinstance(value, (int, float)) and math.isfinite(value)
         if not (number or keyword.startswith(_TEXT)):

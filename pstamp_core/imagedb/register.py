@@ -6,7 +6,6 @@ Only headers are read, through the same library that later reads the pixels.
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -29,7 +28,6 @@ NAME_LENGTH = 64
 MAX_HEADER = 2**24
 """Headers above 16 MB are refused, as the reader of pixels does."""
 
-_CARD = 80
 _SIDE_PLANES = ("DQ", "MASK", "MSK", "WHT", "WEIGHT", "WGT", "ERR", "ERROR", "VAR", "IVAR", "VARIANCE", "WT", "MK")
 _FILTERS = ("FILTER", "FILTER1", "FILTER2", "FILTNAM", "FILTNAM1", "BAND")
 _SUFFIXES = (".gz", ".fz", ".fits", ".fit", ".fts")
@@ -105,17 +103,13 @@ def add_images(
     RetryableError
         Fault 2: the database does not answer; the files before are in.
     """
-    from astropy.io.fits import VerifyError
-
     added: list[Added] = []
     refused: list[Refused] = []
     for done, name in enumerate(files, 1):
         path = Path(name)
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # astropy's, of cards that bend the standard
-                images = _read(path)
-        except (UserError, VerifyError) as error:
+            images = _read(path)
+        except UserError as error:
             refused.append(Refused(path, str(error)))
         except OSError as error:
             refused.append(Refused(path, error.strerror or str(error)))
@@ -220,14 +214,24 @@ def _header(stream: BinaryIO, start: int, end: int) -> Header:
     return Header.fromstring(text)
 
 
+def _value(header: Header, keyword: str, default: Any = None) -> Any:
+    """Return the value of a keyword; a card that can't be understood counts as missing."""
+    from astropy.io.fits import VerifyError
+
+    try:
+        return header.get(keyword, default)
+    except VerifyError:
+        return default
+
+
 def _is_side_plane(header: Header) -> bool:
-    return str(header.get("EXTNAME", "")).strip().upper() in _SIDE_PLANES
+    return str(_value(header, "EXTNAME", "")).strip().upper() in _SIDE_PLANES
 
 
 def _filter(header: Header, primary: Header) -> str | None:
     for keywords in (header, primary):
         for keyword in _FILTERS:
-            name = str(keywords.get(keyword, "")).strip()
+            name = str(_value(keywords, keyword, "")).strip()
             if name and not name.upper().startswith("CLEAR"):
                 return name[:NAME_LENGTH]
     return None
@@ -236,9 +240,9 @@ def _filter(header: Header, primary: Header) -> str | None:
 def _mjd_obs(header: Header, primary: Header) -> float | None:
     """Return the start of the exposure, TAI days: of MJD-OBS, else of DATE-OBS (FITS standard, section 9)."""
     for keywords in (header, primary):
-        scale = str(keywords.get("TIMESYS", "UTC"))
-        date, time = (str(keywords.get(keyword, "")).strip() for keyword in ("DATE-OBS", "TIME-OBS"))
-        for value in (keywords.get("MJD-OBS"), f"{date}T{time}" if time and "T" not in date else date):
+        scale = str(_value(keywords, "TIMESYS", "UTC"))
+        date, time = (str(_value(keywords, keyword, "")).strip() for keyword in ("DATE-OBS", "TIME-OBS"))
+        for value in (_value(keywords, "MJD-OBS"), f"{date}T{time}" if time and "T" not in date else date):
             with suppress(ValueError):
                 return tai_of(float(value) if type(value) is int else value, scale)
     return None
