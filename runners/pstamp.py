@@ -189,7 +189,7 @@ def results(number: Annotated[int, typer.Argument(help="The request's number.")]
     server = server_of(home)
     folder = report.fileset(server, number)
     console.table(
-        ("row", "code", "product", "image", "filter", "RA", "Dec", "size", "on image", "finite", "what it means"),
+        ("row", "code", "product, or (image)", "filter", "RA", "Dec", "size", "on image", "finite", "what it means"),
         [_result_cells(row) for row in report.results(server, number)],
     )
     print(f"\nfileset: {folder}")
@@ -206,7 +206,7 @@ def _result_cells(row: dict[str, Any]) -> tuple[object, ...]:
             f"{row['FRAC_IMAGE']:.2f}", f"{row['FRAC_FINITE']:.2f}",
         )  # fmt: skip
     meaning = "" if row["SENTENCE"] == fault_sentence(0) else row["SENTENCE"]
-    return row["ROWNUM"], row["ERROR_CODE"], name, image, filter_, *measures, meaning
+    return row["ROWNUM"], row["ERROR_CODE"], name or (image and f"({image})"), filter_, *measures, meaning
 
 
 @app.command()
