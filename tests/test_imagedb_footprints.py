@@ -24,6 +24,7 @@ from pstamp_core.imagedb.footprints import (
     MAX_ORDER,
     Place,
     astrometry,
+    cell_of,
     footprint,
     in_cells,
     near,
@@ -126,6 +127,18 @@ def test_whatever_a_box_touches_is_among_the_candidates(
     place = Place(float(there.ra.deg), float(there.dec.deg), (box, box))
     assert in_ranges(made["cell"], ranges_around(place))
     assert passes(made, place)
+
+
+@pytest.mark.parametrize("width", [60.0, 100.0, 200.0])
+def test_a_box_wider_than_the_widest_cells(width: float) -> None:
+    rng = np.random.default_rng(4)
+    for _ in range(40):
+        place = Place(rng.uniform(0, 360), np.degrees(np.arcsin(rng.uniform(-1, 1))), (width, width))
+        ranges, here = ranges_around(place), SkyCoord(place.ra, place.dec, unit="deg")
+        for radius in (1e-5, 0.01, 0.3):
+            reach = min(place.radius + radius, math.pi)
+            there = here.directional_offset_by(rng.uniform(0, 360) * u.deg, rng.uniform(0, 1) * reach * u.rad)
+            assert in_ranges(int(cell_of(there.ra.deg, there.dec.deg, radius)), ranges)
 
 
 def test_no_point_within_the_cell_width_escapes_the_neighbours() -> None:
@@ -261,8 +274,8 @@ def test_a_map_of_the_whole_sky_is_everywhere() -> None:
         (header(1, 2), (0, 10), "image of 0 x 10 pixels; expected 1 to 1000000 on a side"),
         (header(1, 2), (10, 2_000_000), "image of 10 x 2000000 pixels"),
         (header(1, 2, **SIP | {"A_2_0": 9.0}), (10, 10), "the WCS does not lead from the middle of the image"),
-        # A longitude 405 degrees off comes back as 45.
-        (header(0, 0, 1.0, crpix=(-400, 5), CTYPE1="RA---CAR", CTYPE2="DEC--CAR"), (10, 10), "the WCS does not lead"),
+        # A distortion that folds the image: two pixels see one place.
+        (header(1, 2, crpix=(-95, 5), **SIP | {"A_2_0": -0.01}), (10, 10), "the WCS does not lead from the middle"),
     ],
 )  # fmt: skip
 def test_refused(cards: Header, size: tuple[int, int], message: str) -> None:
