@@ -18,6 +18,7 @@ from pstamp_core.machines import Args, DependentState, Event, JobState, RequestS
 from pstamp_core.machines.machine import FaultClass
 from pstamp_core.store import (
     MACHINES,
+    TABLES,
     Label,
     Store,
     Worked,
@@ -62,14 +63,37 @@ def mysql_server() -> Iterator[str]:
         yield address
 
 
+@pytest.fixture(scope="session")
+def mysql_store(mysql_server: str) -> Iterator[str]:
+    """The address of a store on MariaDB, one for all tests, which empty it: making tables takes long there."""
+    with mariadb.database(mysql_server) as address:
+        _create(Store(address))
+        yield address
+
+
 @pytest.fixture
-def address(engine: str, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[str]:
-    """The address of an empty database."""
+def address(engine: str, tmp_path: Path, request: pytest.FixtureRequest) -> str:
+    """The address of a store without rows."""
     if engine == "sqlite":
-        yield str(tmp_path / "pstamp.db")
-        return
-    with mariadb.database(request.getfixturevalue("mysql_server")) as empty:
-        yield empty
+        path = str(tmp_path / "pstamp.db")
+        _create(Store(path))
+        return path
+    filled = Store(request.getfixturevalue("mysql_store"))
+    with filled.reading():
+        filled.db.execute_sql("SET FOREIGN_KEY_CHECKS = 0")
+        for table in TABLES:
+            filled.db.execute_sql(f"TRUNCATE TABLE `{table.__name__}`")
+    filled.db.close()
+    return str(request.getfixturevalue("mysql_store"))
+
+
+def _create(store: Store) -> None:
+    """Make the tables, without the triggers that refuse rows made in any state: these have tests of their own."""
+    store.create()
+    with store.reading():
+        for table in MACHINES:
+            store.db.execute_sql(f"DROP TRIGGER {trigger_name(table.__name__, 'insert')}")
+    store.db.close()
 
 
 @pytest.fixture
@@ -81,10 +105,7 @@ def clock() -> Clock:
 def store(address: str, clock: Clock) -> Iterator[Store]:
     """A fresh store, connected, with its tables bound: a test reads rows by their classes."""
     fresh = Store(address, clock)
-    fresh.create()
     with fresh.reading():
-        for table in MACHINES:  # tests make rows in any state; what the triggers refuse has tests of its own
-            fresh.db.execute_sql(f"DROP TRIGGER {trigger_name(table.__name__, 'insert')}")
         yield fresh
     fresh.db.close()
 
