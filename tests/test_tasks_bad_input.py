@@ -18,7 +18,16 @@ from pstamp_core import files
 from pstamp_core.datastore import filesets
 from pstamp_core.faults import UserError
 from pstamp_core.machines import RequestState
-from pstamp_core.store import make, moment, pstampAccessLevel, pstampJob, pstampProject, pstampRequest, pstampUser
+from pstamp_core.store import (
+    Label,
+    make,
+    moment,
+    pstampAccessLevel,
+    pstampJob,
+    pstampProject,
+    pstampRequest,
+    pstampUser,
+)
 from pstamp_core.tasks import jobs, parse, report
 from pstamp_core.tasks.retry import revert_one
 from pstamp_core.tasks.run import run
@@ -334,3 +343,31 @@ def test_too_many_jobs(server: Server, survey: Survey, tmp_path: Path) -> None:
     assert sentences(server, req_id)[0] == (
         "web_1.fits: the first 2 rows lead to more than 5 jobs; send fewer rows, or narrow them"
     )
+
+
+def test_two_files_with_unusable_names(server: Server, tmp_path: Path) -> None:
+    for number in (1, 2):
+        path = tmp_path / f"{number}.fits"
+        good_table(REQ_NAME="a b").writeto(path)
+        assert submit(server, path) == number
+    run(server, workers=1)
+    assert [codes(server, number) for number in (1, 2)] == [{0: [21]}, {0: [21]}]
+
+
+def test_labels_compare_without_case(server: Server, survey: Survey, tmp_path: Path) -> None:
+    def prepare() -> None:
+        Label.create(label="Fast", priority=5, active=False)
+        pstampUser.create(userName="ana", domainName="obs.example.edu", accessLevel=1, defaultLabel="FAST")
+
+    server.store.work(prepare)
+    path = tmp_path / "labelled.fits"
+    good_table().writeto(path)
+    req_id = submit(server, path, label="fAST")
+    assert report.look_up(server, "request", req_id)[0]["label"] == "Fast"
+    run(server, workers=1)
+    assert report.look_up(server, "request", req_id)[0]["state"] == "new"  # the label hands out no work
+    good_table(REQ_NAME="web_1", EMAIL="ana@obs.example.edu").writeto(path, overwrite=True)
+    req_id = submit(server, path, label="WEB")
+    run(server, workers=1)
+    columns, _ = report.look_up(server, "request", req_id)
+    assert (columns["label"], columns["state"]) == ("Fast", "run")

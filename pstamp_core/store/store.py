@@ -144,16 +144,17 @@ def jobs_to_run(now: int) -> ModelSelect[Any]:
 
 
 def dependents_to_check(now: int) -> ModelSelect[Any]:
-    """Return the queue of dependents that a job of a running request waits for."""
-    waiting = (
+    """Return the queue of dependents that a job of a running request under an active label waits for."""
+    waiting = with_label(
         pstampJob.select()
         .join_from(pstampJob, pstampRequest, on=(pstampJob.req_id == pstampRequest.req_id))
         .where(
             (pstampJob.dep_id == pstampDependent.dep_id)
             & (pstampJob.state == JobState.RUN)
             & (pstampRequest.state == RequestState.RUN)
-        )
-    )
+        ),
+        pstampJob.job_id,
+    ).order_by()
     return (
         pstampDependent.select()
         .where((pstampDependent.state == DependentState.NEW) & claimable(pstampDependent, now) & fn.EXISTS(waiting))

@@ -45,7 +45,7 @@ from pstamp_core.store import (
     pstampUserDomain,
     requests_to_parse,
 )
-from pstamp_core.tasks.server import Progress, Server, image_files, verdict_on
+from pstamp_core.tasks.server import Progress, Server, image_files, known_label, verdict_on
 
 NAME_LENGTH = 64
 """IMG_NAME of the results table; product names must fit."""
@@ -392,6 +392,8 @@ def _store(server: Server, request: pstampRequest, plan: Plan) -> None:
     name = plan.name or f"ERROR.{moment(args.now):%Y%m%d%H%M%S}.{request.req_id}"
     product = plan.columns.get("outProduct") or request.outProduct or server.settings.product
     columns = {**plan.columns, "name": name, "outProduct": product}
+    if columns.get("label"):
+        columns["label"] = known_label(columns["label"])
     fire([request], Event.PREVIEW if plan.preview else Event.PARSE, args, **columns)
     held = DependentState.HOLD if plan.preview else DependentState.NEW
     jobs = [

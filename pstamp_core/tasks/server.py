@@ -23,6 +23,7 @@ from pstamp_core.machines.machine import MICROSECONDS
 from pstamp_core.settings import FILE_NAME, Settings, default_settings_text, load_settings
 from pstamp_core.store import (
     MACHINES,
+    Label,
     Store,
     Worked,
     fire,
@@ -156,6 +157,15 @@ def find(machine: str, number: int) -> Worked:
     if row is None:
         raise UserError(f"there is no {machine} {number}")
     return row
+
+
+def known_label(name: str) -> str:
+    """Return a label as the table Label spells it, found without regard to case; `name` itself if it is not there.
+
+    Queues join by the exact spelling, which an index serves.
+    """
+    label = Label.get_or_none(fn.LOWER(Label.label) == name.lower())
+    return str(label.label) if label else name
 
 
 def verdict_on(image: Image, *, wait: bool = True) -> Availability:

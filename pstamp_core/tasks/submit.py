@@ -10,7 +10,7 @@ from pstamp_core.files import written
 from pstamp_core.formats import name_is_valid, parse_text, read_request, write_request
 from pstamp_core.machines import RequestState
 from pstamp_core.store import make, moment, pstampRequest, pstampWebRequest
-from pstamp_core.tasks.server import Server
+from pstamp_core.tasks.server import Server, known_label
 
 MAX_TEXT = 50_000_000
 """Bytes of the text form of a request."""
@@ -45,7 +45,7 @@ def submit(server: Server, path: Path, *, label: str | None = None, username: st
     name = table.req_name if name_is_valid(table.req_name) else None
 
     def work() -> int:
-        same = pstampRequest.get_or_none(pstampRequest.name == name)
+        same = pstampRequest.get_or_none(pstampRequest.name == name) if name else None
         if same is not None:
             raise UserError(
                 f"{path.name}: REQ_NAME {name!r} is in use by request {same.req_id} ({same.state.value}); "
@@ -54,7 +54,8 @@ def submit(server: Server, path: Path, *, label: str | None = None, username: st
             )
         request = make(
             pstampRequest, now=now, who=username or server.worker, state=RequestState.NEW, name=name,
-            label=label or server.settings.label, uri=str(copy), registered=moment(now), timestamp=moment(now),
+            label=known_label(label or server.settings.label), uri=str(copy), registered=moment(now),
+            timestamp=moment(now),
         )  # fmt: skip
         return int(request.req_id)
 
