@@ -8,14 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import mariadb
 import pytest
 import servers
 
 from pstamp_core.machines import Args, DependentState, Event, JobState, RequestState
-from pstamp_core.machines.machine import FaultClass
+from pstamp_core.machines.machine import MICROSECONDS as SECOND
 from pstamp_core.store import (
     MACHINES,
     TABLES,
@@ -30,25 +30,12 @@ from pstamp_core.store import (
 )
 from pstamp_core.store.rules import trigger_name
 from pstamp_core.tasks.server import Server
+from pstamp_core.testing import NOW, Clock, check_history
 from simtest.survey import Survey, simulate
 
+__all__ = ["NOW", "SECOND", "Clock", "Rows", "check_history"]
+
 ENGINES = ["sqlite", "mysql"]
-
-NOW = 1_800_000_000_000_000
-SECOND = 1_000_000
-
-
-class Clock:
-    """Microseconds since 1970 UTC, moved by hand."""
-
-    def __init__(self) -> None:
-        self.now = NOW
-
-    def __call__(self) -> int:
-        return self.now
-
-    def forward(self, seconds: float) -> None:
-        self.now += int(seconds * SECOND)
 
 
 @pytest.fixture(params=ENGINES)
@@ -188,50 +175,3 @@ def survey(tmp_path_factory: pytest.TempPathFactory) -> Survey:
 def server(tmp_path: Path, survey: Survey) -> Server:
     """A server with the survey as project gpc1."""
     return servers.make(tmp_path / "home", survey)
-
-
-class Line(NamedTuple):
-    """A line of the history."""
-
-    event: str
-    source: str
-    dest: str
-    fault: int
-    cause: int
-    attempt: int
-    at: int
-
-
-def check_history(table: type[Worked]) -> None:
-    """Check that the history of every row of `table` is a legal chain from its making to the row as it is.
-
-    Quiet events (a look at a dependent) leave no line, so that only a dependent's attempt may be ahead of its history.
-    """
-    machine, db = MACHINES[table], table._meta.database
-    arrows = {(event.value, source.value, dest.value) for event, source, dest, _ in machine.arrows()}
-    quiet = {event.value for event, _, _, edge in machine.arrows() if not edge.history}
-    # plain SQL, since the random tests do this after every step
-    columns = "row_id, event, source, dest, fault, cause, attempt, at"
-    sql = f"SELECT {columns} FROM pstampHistory WHERE machine = '{machine.name}' ORDER BY hist_id"  # noqa: S608
-    lines: dict[int, list[Line]] = {}
-    for number, *values in db.execute_sql(sql).fetchall():
-        lines.setdefault(number, []).append(Line(*values))
-    sql = f"SELECT {table.key().name}, state, fault, cause, attempt, changed_at FROM {table.__name__}"  # noqa: S608
-    for number, state, fault, cause, attempt, changed_at in db.execute_sql(sql).fetchall():
-        first, *rest = lines.pop(number)
-        assert (first.event, first.source) == ("make", "")
-        assert machine.states(first.dest) in machine.initial
-        before = first
-        for line in rest:
-            assert line.source == before.dest
-            assert (line.event, line.source, line.dest) in arrows
-            assert line.event not in quiet
-            assert FaultClass.of(line.fault) in machine.faults[machine.states(line.dest)]
-            step = line.attempt - before.attempt
-            assert step >= 0 if "claim" in quiet else step == (line.event == "claim")
-            assert line.at >= before.at
-            before = line
-        assert (before.dest, before.fault, before.cause) == (state, fault, cause)
-        assert before.attempt <= attempt if "claim" in quiet else before.attempt == attempt
-        assert before.at == changed_at
-    assert lines == {}

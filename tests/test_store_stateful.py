@@ -6,14 +6,11 @@ rows of its old claims and fires on them again: late, twice, or after the job be
 
 from __future__ import annotations
 
-import tempfile
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
 from typing import Any
 
-from conftest import SECOND, Clock, Rows, check_history
+from conftest import SECOND, Rows
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, multiple, rule
@@ -33,6 +30,7 @@ from pstamp_core.store import (
     requests_to_finish,
     requests_to_parse,
 )
+from pstamp_core.testing import Clock, check_history, temporary_store
 
 LEASE, BACK_OFF, CEILING = 60 * SECOND, 10 * SECOND, 3
 WORKERS = ("w1", "w2", "w3")
@@ -70,15 +68,6 @@ class Job:
         return self.state == "run" and 0 < self.fault < 10 and not self.lease_owner
 
 
-@cache
-def template() -> bytes:
-    """A database with its tables, to be copied."""
-    with tempfile.TemporaryDirectory() as folder:
-        store = Store(f"{folder}/template.db")
-        store.create()
-        return Path(folder, "template.db").read_bytes()
-
-
 class Lives(RuleBasedStateMachine):
     """The rules of the game."""
 
@@ -87,13 +76,12 @@ class Lives(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.stack = ExitStack()
-        folder = Path(self.stack.enter_context(tempfile.TemporaryDirectory()))
-        (folder / "pstamp.db").write_bytes(template())
         self.clock = Clock()
         self.rows = Rows(self.clock)
-        self.stores = [Store(str(folder / "pstamp.db"), self.clock) for _ in range(2)]
-        self.stack.callback(lambda: [store.db.close() for store in self.stores])
-        self.stack.enter_context(self.stores[0].reading())
+        first = self.stack.enter_context(temporary_store(self.clock))
+        second = Store(first.db.database, self.clock)
+        self.stack.callback(second.db.close)
+        self.stores = [first, second]
         self.jobs: dict[int, Job] = {}
         self.requests: dict[int, str] = {}
 
