@@ -46,7 +46,6 @@ from pstamp_core.store.rules import check_name, fault_rule, triggers
 
 
 class Worked(Table):
-    state = NameField()
     fault = SmallIntegerField()
     fault_count = IntegerField()
     cause = SmallIntegerField()
@@ -83,6 +82,7 @@ class pstampProject(Table):
 class pstampRequest(Worked):
     req_id = BigAutoField()
     ds_id = BigIntegerField()
+    state = NameField()
     name = NameField(null=True, unique=True)
     reqType = NameField(16, null=True)
     label = NameField(null=True, index=True)
@@ -101,6 +101,7 @@ class pstampRequest(Worked):
 
 class pstampDependent(Worked):
     dep_id = BigAutoField()
+    state = NameField()
     stage = NameField()
     stage_id = BigIntegerField()
     component = NameField()
@@ -120,6 +121,7 @@ class pstampJob(Worked):
     job_id = BigAutoField()
     req_id = ForeignKeyField(pstampRequest, column_name="req_id", object_id_name="request_id", on_delete="CASCADE")
     rownum = NameField()
+    state = NameField()
     jobType = NameField(16)
     exp_id = BigIntegerField()
     outputBase = NameField(255, null=True)
@@ -301,14 +303,14 @@ class _Up:
         self.db = db
         self.report = report
         self.there = sql.names(db)
-        self.nulls: Counter[tuple[str, str, Any]] = Counter()
+        self.nulls: Counter[tuple[str, str, str]] = Counter()
         self.history: list[Columns] = []
         self.labels = {original.fold(row["label"]): row["label"] for row in self.all("Label")}
 
-    def all(self, table: str, where: str = "", *values: Any) -> list[Columns]:
+    def all(self, table: str, where: str = "", *values: Any, what: str = "*") -> list[Columns]:
         """Return rows of an original table; none if an old installation does not have it."""
         name = sql.aside(table, 0)
-        return sql.select(self.db, f"SELECT * FROM {name} {where}", *values) if name in self.there else []
+        return sql.select(self.db, f"SELECT {what} FROM {name} {where}", *values) if name in self.there else []
 
     def numbered(self, table: str) -> Iterator[Columns]:
         """Yield all rows of an original table in the order of their numbers."""
@@ -321,7 +323,7 @@ class _Up:
         for column, meaning in _NULL_MEANS.get(table, {}).items():
             if new[column] is None:
                 new[column] = meaning
-                self.nulls[table, column, meaning] += 1
+                self.nulls[table, column, repr(meaning)] += 1
         column = _LABELS.get(table, "")
         label = new.get(column)
         if label and (spelled := self.labels.get(original.fold(label), label)) != label:
@@ -344,8 +346,8 @@ class _Up:
             if sql.aside(name, 0) in self.there:
                 number = sql.next_number(self.db, sql.aside(name, 0), column)
                 sql.keep_number(self.db, name, column, number)
-        for (table, column, meaning), count in sorted(self.nulls.items(), key=str):
-            self.report.say(f"{table}: {column} NULL -> {meaning!r} in {count} rows")
+        for (table, column, meaning), count in sorted(self.nulls.items()):
+            self.report.say(f"{table}: {column} NULL -> {meaning} (rows: {count})")
 
     def plain(self, table: str, row: Columns) -> Columns:
         """Return a row whose state, if it has one, compares as before."""
@@ -375,7 +377,9 @@ class _Up:
             projects.append(new)
         sql.insert(self.db, "pstampProject", projects)
         levels = []
-        for row in self.all("pstampAccessLevel"):
+        # MySQL prints no more than six digits of a FLOAT.
+        exact = "proj_id, accessLevel, mjd_min + 0.0e0 AS mjd_min, mjd_max + 0.0e0 AS mjd_max"
+        for row in self.all("pstampAccessLevel", what=exact):
             new = self.filled("pstampAccessLevel", row)
             if row["proj_id"] not in known:
                 self.report.say(

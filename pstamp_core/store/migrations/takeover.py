@@ -97,6 +97,8 @@ class Row:
         if self.changed:
             before = f"{_text(self.machine, self.old)} ->" if self.old else "made,"
             after = "removed" if self.removed else _text(self.machine, self.new)
+            if self.new["cause"] and not self.removed:
+                after += f", cause {self.new['cause']}"
             return [f"{title}: {before} {after}: {'; '.join(self.why)}"] + (
                 [] if self.removed else [f"{title}: {each}" for each in self.other]
             )
@@ -234,7 +236,7 @@ def take_request(
         _end(_successes(jobs), "stop", Fault.PSTAMP_NOT_AVAILABLE, _NO_FILES)
         answer = None if jobs else Answer(Fault.PSTAMP_CANCELLED, row.new["cause"])
     if row.state in ("cancel", "stop", "goto_cleaned", "cleaned"):
-        _end(_open(jobs), "cancel", Fault.PSTAMP_CANCELLED, f"request {row.number} is {row.state}")
+        _end(_open(jobs), "cancel", Fault.PSTAMP_CANCELLED, f"its request {row.number} is in state {row.state}")
     if row.state in ("run", "cancel") and not (row.new["name"] or "").strip():
         name = f"ERROR.{row.number}"
         while name_is_taken(name):
