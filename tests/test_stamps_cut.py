@@ -502,3 +502,19 @@ def test_a_gzipped_file(tmp_path: Path) -> None:
     want = read(product(cut_all(plain, [request(1, (30, 20), (11, 12), tmp_path)])[1]))[0]
     got = read(product(cut_all(packed, [request(2, (30, 20), (11, 12), tmp_path)])[2]))[0]
     assert_same(got, want)
+
+
+def test_latitude_first(tmp_path: Path) -> None:
+    header = tan_header()
+    for name in ("CTYPE", "CRVAL", "CUNIT"):
+        if f"{name}1" in header:
+            header[f"{name}1"], header[f"{name}2"] = header[f"{name}2"], header[f"{name}1"]
+    image = write(tmp_path / "a.fits", noise(), header)
+    with fits.open(image) as hdus:
+        place = WCS(header).pixel_to_world(30, 12).icrs
+        want = hdus[0].data[12 - 4 : 12 + 5, 30 - 3 : 30 + 4].astype("f4")
+    sky = request(2, (place.ra.deg, place.dec.deg), (7, 9), tmp_path, center_in_pixels=False)
+    for stamp in cut_all(image, [request(1, (31, 13), (7, 9), tmp_path), sky]).values():
+        assert stamp.box == (27, 8, 7, 9)
+        assert (stamp.ra, stamp.dec) == (pytest.approx(place.ra.deg), pytest.approx(place.dec.deg))
+        assert_same(read(product(stamp))[0], want)

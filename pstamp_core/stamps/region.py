@@ -213,13 +213,12 @@ def _to_pixels(wcs: WCS, sky: NDArray[np.float64]) -> NDArray[np.float64]:
     import numpy as np
     from astropy.coordinates import SkyCoord
     from astropy.wcs import NoConvergence
-    from astropy.wcs.utils import skycoord_to_pixel
 
     if wcs.has_distortion and len(sky) > 1:
         # A list is iterated until its worst has converged, and fails as a whole; each stamp must stand for itself.
         return np.concatenate([_to_pixels(wcs, position[None]) for position in sky])
     try:
-        return np.transpose(skycoord_to_pixel(SkyCoord(*sky.T, unit="deg"), wcs, mode="all"))
+        return np.transpose(wcs.world_to_pixel(SkyCoord(*sky.T, unit="deg")))
     except NoConvergence:
         # The inverse of a distortion need not exist far from the image.
         return np.full_like(sky, np.nan)
@@ -228,11 +227,10 @@ def _to_pixels(wcs: WCS, sky: NDArray[np.float64]) -> NDArray[np.float64]:
 def _to_sky(wcs: WCS, pixels: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the positions in degrees (ICRS) of 0-based pixels, NaN where the projection has none."""
     import numpy as np
-    from astropy.wcs.utils import pixel_to_skycoord
 
     if not len(pixels):
         return pixels
-    sky = pixel_to_skycoord(pixels[:, 0], pixels[:, 1], wcs, mode="all").icrs
+    sky = wcs.pixel_to_world(pixels[:, 0], pixels[:, 1]).icrs
     return np.transpose([sky.ra.deg, sky.dec.deg])
 
 
