@@ -5,6 +5,8 @@ steps from state to state, attempts that go back, changes to what has ended, and
 for whoever writes, also by hand. Messages begin with ``pstamp:``, name the rule and the legal ways on.
 """
 
+# ruff: noqa: S608 (the names of tables and columns are ours)
+
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -29,7 +31,7 @@ _LONGEST_MESSAGE = 128
 
 def fault_rule(machine: Machine) -> str:
     """Return the condition that only known states stand in the table, each with a fault that goes with it."""
-    return " OR ".join(
+    return "\n    OR ".join(
         f"(state = '{state.value}' AND ({' OR '.join(_FAULTS[each] for each in FaultClass if each in allowed)}))"
         for state, allowed in machine.faults.items()
     )
@@ -47,14 +49,121 @@ def check_name(table: type[Worked]) -> str:
 
 def triggers(db: Database) -> Iterator[str]:
     """Yield the statements that make the triggers on the engine of `db`, in place of older ones."""
-    engine = _mysql_trigger if isinstance(db, MySQLDatabase) else _sqlite_trigger
+    mysql = isinstance(db, MySQLDatabase)
+    for name, create in _triggers(mysql).items():
+        yield f"DROP TRIGGER IF EXISTS {_quoted(name, mysql)}"
+        yield create
+
+
+def script(mysql: bool) -> str:
+    """Return all rules as a script for the shell ``mariadb`` (`mysql` true) or ``sqlite3``, to be read or run by a DBA.
+
+    It may be run again, and puts back what somebody dropped; SQLite can't add a CHECK constraint to a table that is
+    there, so that those stand in comments.
+    """
+    lines = []
+    for table, machine in MACHINES.items():
+        rule = f"CONSTRAINT {check_name(table)} CHECK ({fault_rule(machine)})"
+        if mysql:  # MySQL does not know IF EXISTS here
+            lines.append(f"ALTER TABLE {table.__name__} DROP CONSTRAINT /*M! IF EXISTS */ {check_name(table)};")
+            lines.append(f"ALTER TABLE {table.__name__} ADD {rule};")
+        else:
+            text = f"CREATE TABLE {table.__name__} (..., {rule})"
+            lines += [f"-- {line}" for line in text.splitlines()]
+    end = "//" if mysql else ";"
+    lines += ["DELIMITER //"] * mysql
+    for name, create in _triggers(mysql).items():
+        lines += [f"DROP TRIGGER IF EXISTS {_quoted(name, mysql)}{end}", f"{create}{end}"]
+    lines += ["DELIMITER ;"] * mysql
+    return "\n".join([*lines, ""])
+
+
+def broken_rules(db: Any) -> Iterator[tuple[str, str, str]]:
+    """Yield what is wrong with the rules in an open database: ``CHECK`` or ``trigger``, its name, and what is wrong."""
+    mysql = isinstance(db, MySQLDatabase)
+    if mysql:
+        there = db.execute_sql(
+            "SELECT TRIGGER_NAME, EVENT_MANIPULATION, EVENT_OBJECT_TABLE, ACTION_STATEMENT, ACTION_TIMING "
+            "FROM information_schema.TRIGGERS WHERE TRIGGER_SCHEMA = DATABASE()"
+        )
+        found = {name: _create(name, verb, table, body, mysql, timing) for name, verb, table, body, timing in there}
+    else:
+        found = dict(db.execute_sql("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'"))
+    for table, machine in MACHINES.items():
+        problem = _check_problem(db, table, machine)
+        if problem:
+            yield "CHECK", check_name(table), problem
+    for name, create in _triggers(mysql).items():
+        if found.get(name) != create:
+            yield "trigger", name, "is missing" if name not in found else "does not say what it should"
+
+
+def _check_problem(db: Any, table: type[Worked], machine: Machine) -> str | None:
+    """Return what is wrong with a CHECK constraint: what it lets through counts, since engines rewrite its text."""
+    mysql = isinstance(db, MySQLDatabase)
+    if mysql:
+        (text,) = [row[1] for row in db.execute_sql(f"SHOW CREATE TABLE {table.__name__}")]
+    else:
+        ((text,),) = db.execute_sql("SELECT sql FROM sqlite_master WHERE name = ?", (table.__name__,))
+    _, here, rest = text.partition(_quoted(check_name(table), mysql))
+    if not here:
+        _, here, rest = text.partition(f"CONSTRAINT {check_name(table)} ")
+    clause = _in_brackets(rest)
+    if not here or not clause:
+        return "is missing"
+    if rest.partition(clause)[2].lstrip().startswith("/*!80016 NOT ENFORCED"):
+        return "is not enforced"
+    pairs = [(state, fault) for state in [*(each.value for each in machine.states), "?"] for fault in _PROBES]
+    rows = " UNION ALL ".join(f"SELECT '{state}' AS state, {fault} AS fault" for state, fault in pairs)
+    if mysql:
+        clause = clause.replace("%", "%%")
+    let_through = set(db.execute_sql(f"SELECT state, fault FROM ({rows}) probes WHERE {clause}"))
+    legal = {
+        (state.value, fault)
+        for state, allowed in machine.faults.items()
+        for fault in _PROBES
+        if fault >= 0 and FaultClass.of(fault) in allowed
+    }
+    return None if let_through == legal else "does not say what it should"
+
+
+_PROBES = (-1, 0, 1, FIRST_FINAL - 1, FIRST_FINAL, 1000)
+"""A fault of each class, those at the edges, and one that can't be."""
+
+
+def _in_brackets(text: str) -> str:
+    """Return the first bracket of `text` with what stands in it; empty if there is none."""
+    depth, start = 0, text.find("(")
+    for place, letter in enumerate(text[start:], start):
+        depth += {"(": 1, ")": -1}.get(letter, 0)
+        if not depth:
+            return text[start : place + 1] if start >= 0 else ""
+    return ""
+
+
+def _triggers(mysql: bool) -> dict[str, str]:
+    """Return the statement that makes each trigger, by its name."""
+    body = _mysql_body if mysql else _sqlite_body
+    made = {}
     for table, machine in MACHINES.items():
         faults = list(_fault_rules(machine))
-        yield from engine(table.__name__, "INSERT", [*_insert_rules(machine), *faults])
-        yield from engine(table.__name__, "UPDATE", [*_update_rules(machine), *faults])
-    always = [("1 = 1", "pstamp: the history is never changed; correct a row by an event of its machine")]
-    yield from engine(pstampHistory.__name__, "UPDATE", always)
-    yield from engine(pstampHistory.__name__, "DELETE", always)
+        rules = {"INSERT": [*_insert_rules(machine), *faults], "UPDATE": [*_update_rules(machine), *faults]}
+        for verb, each in rules.items():
+            name = trigger_name(table.__name__, verb)
+            made[name] = _create(name, verb, table.__name__, body(each), mysql)
+    never = [("1 = 1", "pstamp: the history is never changed; correct a row by an event of its machine")]
+    for verb in ("UPDATE", "DELETE"):
+        name = trigger_name(pstampHistory.__name__, verb)
+        made[name] = _create(name, verb, pstampHistory.__name__, body(never), mysql)
+    return made
+
+
+def _create(name: str, verb: str, table: str, body: str, mysql: bool, timing: str = "BEFORE") -> str:
+    return f"CREATE TRIGGER {_quoted(name, mysql)} {timing} {verb} ON {_quoted(table, mysql)} FOR EACH ROW {body}"
+
+
+def _quoted(name: str, mysql: bool) -> str:
+    return f"`{name}`" if mysql else f'"{name}"'
 
 
 Rule = tuple[str, str]
@@ -101,21 +210,17 @@ def _update_rules(machine: Machine) -> Iterator[Rule]:
     )
 
 
-def _sqlite_trigger(table: str, verb: str, rules: list[Rule]) -> Iterator[str]:
-    name = trigger_name(table, verb)
-    body = " ".join(f"SELECT RAISE(ABORT, '{message}') WHERE {condition};" for condition, message in rules)
-    yield f'DROP TRIGGER IF EXISTS "{name}"'
-    yield f'CREATE TRIGGER "{name}" BEFORE {verb} ON "{table}" FOR EACH ROW BEGIN {body} END'
+def _sqlite_body(rules: list[Rule]) -> str:
+    lines = [f"    SELECT RAISE(ABORT, '{message}') WHERE {condition};" for condition, message in rules]
+    return "\n".join(["BEGIN", *lines, "END"])
 
 
-def _mysql_trigger(table: str, verb: str, rules: list[Rule]) -> Iterator[str]:
-    name = trigger_name(table, verb)
-    body = " ".join(
-        f"IF {condition} THEN SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = '{message}'; END IF;"
+def _mysql_body(rules: list[Rule]) -> str:
+    lines = [
+        f"    IF {condition} THEN SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = '{message}'; END IF;"
         for condition, message in rules
-    )
-    yield f"DROP TRIGGER IF EXISTS `{name}`"
-    yield f"CREATE TRIGGER `{name}` BEFORE {verb} ON `{table}` FOR EACH ROW BEGIN {body} END"
+    ]
+    return "\n".join(["BEGIN", *lines, "END"])
 
 
 def trigger_name(table: str, verb: str) -> str:
