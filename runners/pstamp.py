@@ -287,6 +287,8 @@ def project_add(
     imagedb: Annotated[str, typer.Option(help="Image database: a SQLite file or mysql://user@host/name.")],
     root: Annotated[str, typer.Option(help="Folder below which its relative image paths lie.")] = "",
     camera: Annotated[str, typer.Option(help="The camera's name.")] = "",
+    oldest_diff: Annotated[int, typer.Option(help="First difference that can be made again (gpc1: 22779).")] = 0,
+    oldest_unconv: Annotated[int, typer.Option(help="First stack with an unconvolved image (gpc1: 30067).")] = 0,
     home: Home = HOME,
 ) -> None:
     """Add a project, or change where its images are.
@@ -296,7 +298,10 @@ def project_add(
     from pstamp_core.tasks.server import add_project
 
     address = imagedb if "://" in imagedb else str(Path(imagedb).resolve())
-    add_project(server_of(home), name, address, str(Path(root).resolve()) if root else "", camera)
+    add_project(
+        server_of(home), name, address, str(Path(root).resolve()) if root else "", camera,
+        oldest_diff=oldest_diff, oldest_unconv=oldest_unconv,
+    )  # fmt: skip
     print(f"project {name}: images from {address}")
 
 

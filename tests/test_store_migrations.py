@@ -399,7 +399,7 @@ def test_going_down_fits_what_the_original_schema_can_not_hold(ours: Store) -> N
         sql.insert(ours.db, "pstampJob", [job(9, 1, "run") | OURS | text, job(10, 1, "parsed") | OURS | text])
         sql.insert(ours.db, "pstampProject", [
             {"proj_id": 1, "name": "local", "state": "enabled", "dbname": "mysql://" + "x" * 64, "need_magic": 0,
-             "imageroot": ""},
+             "imageroot": "", "oldest_diff": 0, "oldest_unconv": 0},
         ])  # fmt: skip
     lines = migrate(ours, 0).lines
     assert lines == [

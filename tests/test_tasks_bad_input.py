@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -371,3 +372,29 @@ def test_labels_compare_without_case(server: Server, survey: Survey, tmp_path: P
     run(server, workers=1)
     columns, _ = report.look_up(server, "request", req_id)
     assert (columns["label"], columns["state"]) == ("Fast", "run")
+
+
+def test_limits_of_a_project(server: Server, survey: Survey, tmp_path: Path) -> None:
+    """Differences too old to be made again are gone; stacks of before a date have no unconvolved image."""
+    stack, diff = survey.stack_ids["r.00000", survey.skycells[0]], survey.diff_ids[0]
+    own = tmp_path / "own"
+    shutil.copytree(survey.folder, own)
+    with sqlite3.connect(own / survey.database.name) as db:
+        db.execute("UPDATE diffRun SET state = 'cleaned' WHERE diff_id = ?", (diff,))
+        db.execute("UPDATE diffSkyfile SET data_state = 'cleaned' WHERE diff_id = ?", (diff,))
+    db.close()
+    limits = {"oldest_diff": diff + 1, "oldest_unconv": stack + 1}
+    add_project(server, "gpc1", str(own / survey.database.name), str(own), **limits)
+    cell = survey.skycells[0]
+    req_id = send(
+        server, tmp_path, row(1, survey, req="byid", id=stack, options=2049), row(2, survey, req="byid", id=stack),
+        row(3, survey, req="byid", img="diff", id=diff, component=cell, filter="null"),
+    )  # fmt: skip
+    run(server, workers=1)
+    assert codes(server, req_id) == {1: [25], 2: [0], 3: [26]}
+    said = sentences(server, req_id)
+    assert said[1] == (
+        f"row 1: stack {stack} has no unconvolved image (the first that has is {stack + 1}); "
+        "ask without OPTION_MASK bit 2048"
+    )
+    assert said[3].endswith(f"cleaned, and difference {diff} is too old to be made again (before {diff + 1})")

@@ -98,8 +98,10 @@ class pstampProject(Table):
     camera = NameField(null=True)
     telescope = NameField(null=True)
     need_magic = BooleanField(default=False)
-    # ours
+    # ours: where the images are, and the first runs that can be made again or whose unconvolved files are kept
     imageroot = NameField(255, default="")
+    oldest_diff = BigIntegerField(default=0)
+    oldest_unconv = BigIntegerField(default=0)
 
 
 class pstampRequest(Worked):

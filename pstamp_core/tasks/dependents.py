@@ -43,7 +43,7 @@ def check_dependent(server: Server, dependent: pstampDependent) -> bool:
     name = f"{dependent.stage} {dependent.stage_id} {dependent.component}"
     if image is None:
         raise RetryableError(f"{name}: not in image database {dependent.imagedb}", Fault.PS_EXIT_PROG_ERROR)
-    verdict = verdict_on(image)
+    verdict = verdict_on(project, image)
     if verdict.fault:
         server.store.work(lambda: _close(server, dependent, verdict.fault, verdict.reason))
     elif verdict.waits:

@@ -340,7 +340,15 @@ def _plan_job(
             **columns,
         )
         return
-    verdict = verdict_on(image, wait=Option.NO_WAIT_FOR_UPDATE not in row.options)
+    if image.stage == "stack" and Option.SELECT_UNCONV in row.options and image.stage_id < project.oldest_unconv:
+        plan.answer(
+            Fault.PSTAMP_NOT_AVAILABLE,
+            f"row {row.rownum}: stack {image.stage_id} has no unconvolved image (the first that has is "
+            f"{project.oldest_unconv}); ask without OPTION_MASK bit 2048",
+            **columns,
+        )
+        return
+    verdict = verdict_on(project, image, wait=Option.NO_WAIT_FOR_UPDATE not in row.options)
     if verdict.fault:
         plan.answer(verdict.fault, f"row {row.rownum}: {image.stage} {image.stage_id} {image.component}: "
                     f"{verdict.reason}", **columns)  # fmt: skip

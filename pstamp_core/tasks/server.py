@@ -168,11 +168,12 @@ def known_label(name: str) -> str:
     return str(label.label) if label else name
 
 
-def verdict_on(image: Image, *, wait: bool = True) -> Availability:
-    """Return whether the pixels of `image` can be had."""
+def verdict_on(project: pstampProject | None, image: Image, *, wait: bool = True) -> Availability:
+    """Return whether the pixels of an image of `project` can be had."""
     return availability(
-        image.stage, image.stage_id, image.run_state, image.data_state, image.fault, image.quality, wait=wait
-    )
+        image.stage, image.stage_id, image.run_state, image.data_state, image.fault, image.quality, wait=wait,
+        oldest_diff=project.oldest_diff if project else 0,
+    )  # fmt: skip
 
 
 PRODUCTS = ("image", "mask", "variance", "sources", "psf", "backmdl", "exposure", "number")
@@ -212,7 +213,16 @@ def make_server(home: Path, database: str | None = None) -> Server:
     return server
 
 
-def add_project(server: Server, name: str, dbname: str, imageroot: str = "", camera: str = "") -> None:
+def add_project(
+    server: Server,
+    name: str,
+    dbname: str,
+    imageroot: str = "",
+    camera: str = "",
+    *,
+    oldest_diff: int = 0,
+    oldest_unconv: int = 0,
+) -> None:
     """Add a project, or change where its images are; every access level gets it without date limits.
 
     Parameters
@@ -225,10 +235,17 @@ def add_project(server: Server, name: str, dbname: str, imageroot: str = "", cam
         Folder below which relative image paths of that database lie.
     camera : str
         The camera's name.
+    oldest_diff : int
+        Cleaned differences with a smaller number can't be made again (gpc1: 22779, `pstampparse.pl`).
+    oldest_unconv : int
+        Stacks with a smaller number have no unconvolved image (gpc1: 30067, `pstampparse.pl`).
     """
 
     def work() -> None:
-        now = {"dbname": dbname, "imageroot": imageroot, "camera": camera}
+        now = {
+            "dbname": dbname, "imageroot": imageroot, "camera": camera, "oldest_diff": oldest_diff,
+            "oldest_unconv": oldest_unconv,
+        }  # fmt: skip
         project = pstampProject.get_or_none(fn.LOWER(pstampProject.name) == name.lower())
         if project is None:
             project = pstampProject.create(name=name, **now)

@@ -77,6 +77,8 @@ class pstampProject(Table):
     telescope = NameField(null=True)
     need_magic = BooleanField()
     imageroot = NameField(255)
+    oldest_diff = BigIntegerField()
+    oldest_unconv = BigIntegerField()
 
 
 class pstampRequest(Worked):
@@ -364,7 +366,7 @@ class _Up:
         known = set()
         projects = []
         for row in self.numbered("pstampProject"):
-            new = {**self.plain("pstampProject", row), "imageroot": ""}
+            new = {**self.plain("pstampProject", row), "imageroot": "", "oldest_diff": 0, "oldest_unconv": 0}
             number = row["proj_id"]
             known.add(number)
             if new["name"] is None:
