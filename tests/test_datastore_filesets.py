@@ -5,6 +5,7 @@ import fcntl
 import multiprocessing
 import os
 import re
+import shutil
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -329,7 +330,10 @@ def test_the_rename_and_the_indexes_are_written_in_turn(
     assert held == ["rename", *indexes]
     store.withdraw("results", "vega")
     store.add_product("results", "psresults", "Others")
+    for index in indexes:
+        (store.root / index).unlink()
     store.rewrite_indexes()
+    store.rewrite_indexes()  # nothing to write
     assert held == ["rename", *indexes * 4]
 
 
@@ -631,3 +635,45 @@ def test_indexes_are_rewritten_for_what_is_on_disk(store: DataStore, files: list
     assert "|New " in (store.root / "index.txt").read_text()
     assert "|part    |\n" in (path / "index.txt").read_text()
     assert read_fileset_index((path / "index.txt").read_text()) == store.files("results", "vega")
+
+
+def test_indexes_that_are_not_what_the_registry_says_are_found(store: DataStore, files: list[StoredFile]) -> None:
+    vega, lyra = (store.publish("results", name, "PSRESULTS", files, [name]) for name in ("vega", "lyra"))
+    assert store.stale_indexes() == []
+    before = tree(store)
+    (vega / "index.txt").write_bytes(b"\xff|")
+    (store.root / "results" / "index.txt").unlink()
+    dsProduct.update(description="New").execute()
+    stale = [vega / "index.txt", store.root / "results" / "index.txt", store.root / "index.txt"]
+    assert store.stale_indexes() == stale
+    store.rewrite_indexes()
+    assert store.stale_indexes() == []
+    assert tree(store) == before
+    shutil.rmtree(lyra)
+    assert store.stale_indexes() == []
+
+
+def test_what_is_published_while_one_looks_is_not_stale(
+    store: DataStore, files: list[StoredFile], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.publish("results", "vega", "PSRESULTS", files, ["91"])
+    read = filesets._read
+
+    def slow(path: Path) -> str | None:
+        text = read(path)
+        monkeypatch.undo()
+        store.publish("results", "vega", "PSRESULTS", files[:1], ["91"])
+        store.publish("results", "lyra", "PSRESULTS", files, ["92"])
+        return text
+
+    monkeypatch.setattr(filesets, "_read", slow)
+    assert store.stale_indexes() == []
+
+
+def test_a_folder_that_is_in_no_registry_is_found(store: DataStore, files: list[StoredFile]) -> None:
+    vega = store.publish("results", "vega", "PSRESULTS", files, ["91"])
+    (store.root / "results" / "own").mkdir()
+    shutil.copytree(vega, store.root / "results" / ".vega.being-staged.tmp")
+    assert store.unlisted() == []
+    shutil.copytree(vega, store.root / "results" / "copy")
+    assert store.unlisted() == [store.root / "results" / "copy"]

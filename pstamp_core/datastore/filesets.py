@@ -14,8 +14,9 @@ import re
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from secrets import token_hex
 from typing import Any
@@ -198,15 +199,40 @@ class DataStore:
             self._write_indexes([product])
 
     def rewrite_indexes(self) -> None:
-        """Write all index.txt anew from the registry, as after a change made to it by hand."""
+        """Write those index.txt anew that are not what the registry says, as after a change made to it by hand."""
         with self._working("indexes"), self._turn():
-            names = [row.prod_name for row in dsProduct.select()]
-            for product in names:
-                for row in dsFileset.select().join(dsProduct).where(dsProduct.prod_name == product):
-                    target = self._folder(product) / row.fileset_name
-                    if target.is_dir():
-                        self._write(target / INDEX, fileset_index(self.files(product, row.fileset_name), _labels()))
-            self._write_indexes(names)
+            for path, text in self._all_indexes():
+                if _read(path) != text():
+                    self._write(path, text())
+
+    def stale_indexes(self) -> list[Path]:
+        """Return the index.txt that are not what the registry says; those of filesets that are not there are left out.
+
+        Publishing goes on meanwhile: only what looks wrong is looked at again in a turn.
+        """
+        found = []
+        with self._working("indexes"):
+            for path, text in self._all_indexes():
+                with suppress(UserError):  # withdrawn meanwhile
+                    if _read(path) != text():
+                        with self._turn():
+                            found += [path] * (_read(path) != text())
+        return found
+
+    def unlisted(self) -> list[Path]:
+        """Return the folders of filesets that are on disk, but not in the registry."""
+
+        def look() -> list[Path]:
+            rows: Any = dsFileset.select(dsProduct.prod_name, dsFileset.fileset_name).join(dsProduct).tuples()
+            listed = {self.root / product / fileset for product, fileset in rows}
+            there = (path.parent for path in self.root.glob(f"*/[!.]*/{INDEX}"))
+            return sorted(path for path in there if path not in listed)
+
+        with self._working("filesets"):
+            if not look():
+                return []
+            with self._turn():
+                return look()
 
     def filesets(self, product: str) -> list[FilesetEntry]:
         """Return the filesets of `product` in the order of registration, without the hidden ones.
@@ -344,15 +370,37 @@ class DataStore:
         unit_of_work(self.database, TABLES, register)
 
     def _write_indexes(self, products: Iterable[str]) -> None:
+        for path, text in self._indexes(products):
+            self._write(path, text())
+
+    def _indexes(self, products: Iterable[str]) -> Iterator[tuple[Path, Callable[[], str]]]:
+        """Yield the indexes of `products`, and last that of the root, with what gives their text by the registry."""
         for name in products:
-            row = self._product(name)
-            text = product_index(self.filesets(name), _values(row, "prod_col"))
-            self._write(self._folder(name) / INDEX, text)
+            yield self._folder(name) / INDEX, partial(self._product_text, name)
+        yield self.root / INDEX, self._root_text
+
+    def _all_indexes(self) -> Iterator[tuple[Path, Callable[[], str]]]:
+        """Yield the indexes of all filesets that are there, and then those above them."""
+        names = [row.prod_name for row in dsProduct.select()]
+        for product in names:
+            for row in dsFileset.select().join(dsProduct).where(dsProduct.prod_name == product):
+                folder = self._folder(product) / row.fileset_name
+                if folder.is_dir():
+                    yield folder / INDEX, partial(self._fileset_text, product, row.fileset_name)
+        yield from self._indexes(names)
+
+    def _fileset_text(self, product: str, fileset: str) -> str:
+        return fileset_index(self.files(product, fileset), _labels())
+
+    def _product_text(self, product: str) -> str:
+        return product_index(self.filesets(product), _values(self._product(product), "prod_col"))
+
+    def _root_text(self) -> str:
         entries = [
             ProductEntry(row.prod_name, row.last_fs, row.last_update, row.type, row.description)
             for row in dsProduct.select()
         ]
-        self._write(self.root / INDEX, root_index(entries))
+        return root_index(entries)
 
     def _write(self, path: Path, text: str) -> None:
         _sweep(path)
@@ -394,6 +442,10 @@ def _values(row: Model, prefix: str) -> tuple[str | None, ...]:
 
 def _labels() -> dict[str, list[str | None]]:
     return {row.type: [row.type_col_0, row.type_col_1, row.type_col_2, row.type_col_3] for row in dsFileType.select()}
+
+
+def _read(path: Path) -> str | None:
+    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else None
 
 
 def _is_fileset(path: Path) -> bool:
