@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pstamp_core.faults import Fault, RetryableError
-from pstamp_core.machines import Event
+from pstamp_core.machines import Args, Event
 from pstamp_core.store import dependents_to_check, fire, pstampDependent, pstampProject, waiting_jobs
 from pstamp_core.tasks.server import Server, verdict_on
 
@@ -45,7 +45,7 @@ def check_dependent(server: Server, dependent: pstampDependent) -> bool:
         raise RetryableError(f"{name}: not in image database {dependent.imagedb}", Fault.PS_EXIT_PROG_ERROR)
     verdict = verdict_on(project, image)
     if verdict.fault:
-        server.store.work(lambda: _close(server, dependent, verdict.fault, verdict.reason))
+        server.store.work(lambda: close(dependent, server.args(fault=verdict.fault), verdict.reason))
     elif verdict.waits:
         server.store.work(
             lambda: fire([dependent], Event.RELEASE, server.args(), note=verdict.reason, reason=verdict.reason)
@@ -56,12 +56,15 @@ def check_dependent(server: Server, dependent: pstampDependent) -> bool:
     return True
 
 
-def _close(server: Server, dependent: pstampDependent, fault: int, reason: str) -> None:
-    """Close a dependent whose component is gone, and stop its jobs with the same code."""
-    fire([dependent], Event.FAULT, server.args(fault=fault), note=reason, reason=reason)
-    stop_waiting_jobs(server, [dependent], fault, reason)
+def close(dependent: pstampDependent, args: Args, reason: str) -> None:
+    """Close a claimed dependent whose component is gone, and stop its jobs with the same code; part of a unit of work.
+
+    `args` has the code.
+    """
+    fire([dependent], Event.FAULT, args, note=reason, reason=reason)
+    stop_waiting_jobs([dependent], args, reason)
 
 
-def stop_waiting_jobs(server: Server, dependents: list[pstampDependent], fault: int, reason: str) -> None:
-    """Stop the open jobs of closed `dependents`; part of the unit of work that closes them."""
-    fire(waiting_jobs(dependents), Event.GIVE_UP, server.args(fault=fault), note=reason, sentence=reason)
+def stop_waiting_jobs(dependents: list[pstampDependent], args: Args, reason: str) -> None:
+    """Stop the open jobs of closed `dependents` with the code of `args`; part of the unit of work that closes them."""
+    fire(waiting_jobs(dependents), Event.GIVE_UP, args, note=reason, sentence=reason)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -170,8 +171,17 @@ def _plan_request(
     if user.label and request.label in (None, "WEB", "WEB.UP"):
         plan.columns["label"] = user.label
     plan.preview = table.action == "PREVIEW"
-    # The last try answers what it can, so that one dead image database does not keep all other rows from the user.
-    projects = _Projects(server, user, last_try=request.fault_count + 1 >= settings.retry_ceiling)
+    with ExitStack() as connections:
+        # The last try answers what it can, so that one dead image database does not keep all other rows from the user.
+        last_try = request.fault_count + 1 >= settings.retry_ceiling
+        projects = _Projects(server, user, last_try, connections)
+        _plan_rows(server, table, projects, plan, outdir, progress)
+
+
+def _plan_rows(
+    server: Server, table: RequestTable, projects: _Projects, plan: Plan, outdir: Path, progress: Progress | None
+) -> None:
+    file, settings = Path(plan.columns["uri"]), server.settings
     findings = check_rows(table, project_fault=projects.fault, max_size_pixels=settings.max_stamp_pixels, path=file)
     for number, (row, problems) in enumerate(zip(table.rows, findings, strict=True)):
         if problems:
@@ -224,10 +234,12 @@ def _look_up_user(server: Server, email: str | None) -> User:
 class _Projects:
     """The projects that a request names, looked up once each, with what the user may see of them."""
 
-    def __init__(self, server: Server, user: User, last_try: bool) -> None:
+    def __init__(self, server: Server, user: User, last_try: bool, connections: ExitStack) -> None:
         self.server = server
         self.user = user
         self.last_try = last_try
+        self._connections = connections
+        self._connected: set[str] = set()
         self._known: dict[str, tuple[pstampProject | None, pstampAccessLevel | None]] = {}
         self._silent: dict[str, RetryableError] = {}
 
@@ -236,7 +248,11 @@ class _Projects:
         if project.dbname in self._silent:
             raise self._silent[project.dbname]
         try:
-            return self.server.imagedb(project).select(selection)
+            imagedb = self.server.imagedb(project)
+            if project.dbname not in self._connected:
+                self._connections.enter_context(imagedb.session())
+                self._connected.add(project.dbname)
+            return imagedb.select(selection)
         except RetryableError as error:
             self._silent[project.dbname] = error
             raise

@@ -83,38 +83,76 @@ def give_up(server: Server) -> int:
 
     def work() -> int:
         args = server.args(who="give up", fault=Fault.PSTAMP_NOT_AVAILABLE)
-        dependents = list(_faulted(pstampDependent, args, over=True))
-        for dependent in dependents:
-            reason = f"{dependent.stage} {dependent.component} could not be made again: {_why(dependent)}"
-            fire([dependent], Event.GIVE_UP, args, note=reason, reason=reason)
-            stop_waiting_jobs(server, [dependent], args.fault, reason)
-        jobs = list(_faulted(pstampJob, args, over=True))
-        for job in jobs:
-            fire([job], Event.GIVE_UP, args, note=_why(job), sentence=f"{_why(job)} ({job.sentence})")
-        requests = [
-            request
-            for request in _faulted(pstampRequest, args, over=True)
-            if request.state in MACHINES[pstampRequest].sources(Event.GIVE_UP)
-        ]
-        for request in requests:
-            give_up_parsing(server, request, args)
-        return len(dependents) + len(jobs) + len(requests)
+        count = 0
+        for table in (pstampDependent, pstampJob, pstampRequest):
+            for row in list(_faulted(table, Event.GIVE_UP, args, over=True)):
+                _end(server, row, args, _why(row))
+                count += 1
+        return count
 
     return server.store.work(work)
 
 
-def give_up_parsing(server: Server, request: pstampRequest, args: Args) -> None:
-    """Let a request that can't be parsed end with one stopped job; part of a unit of work."""
+def give_up_one(server: Server, machine: str, number: int, who: str, note: str = "") -> None:
+    """Let an operator end one row with code 25, as `give_up` does with those that have used up their tries.
+
+    Raises
+    ------
+    UserError
+        There is no such row.
+    IllegalTransition
+        It has ended, somebody works on it, or it is a request that is not faulted in parsing (such are cancelled).
+    """
+
+    def work() -> None:
+        row = find(machine, number)
+        why = f"given up by {who}" + (f": {note}" if note else "") + (f"; {_why(row)}" if row.fault else "")
+        _end(server, row, server.args(who=who, fault=Fault.PSTAMP_NOT_AVAILABLE), why)
+
+    server.store.work(work)
+
+
+def _end(server: Server, row: Worked, args: Args, why: str) -> None:
+    """Give one row up with all that follows from it."""
+    if isinstance(row, pstampDependent):
+        reason = f"{row.stage} {row.component} could not be made again: {why}"
+        fire([row], Event.GIVE_UP, args, note=reason, reason=reason)
+        stop_waiting_jobs([row], args, reason)
+    elif isinstance(row, pstampRequest):
+        answer_unparsed(server, row, Event.GIVE_UP, args, why, f"the request could not be parsed: {why}")
+    else:
+        sentence = f"{why} ({row.sentence})" if row.sentence else why
+        fire([row], Event.GIVE_UP, args, note=why, sentence=sentence)
+
+
+def answer_unparsed(
+    server: Server, request: pstampRequest, event: Event, args: Args, note: str, sentence: str
+) -> None:
+    """Let a request that was not parsed go on to be finished with one stopped job; part of a unit of work.
+
+    Parameters
+    ----------
+    server : Server
+        The server.
+    request : pstampRequest
+        A request in state ``new``.
+    event : Event
+        What takes it out of that state.
+    args : Args
+        What comes with the event; its code is the user's answer.
+    note, sentence : str
+        Why, for the history and for the user.
+    """
     columns: dict[str, Any] = {"outProduct": request.outProduct or server.settings.product}
     if not request.name:
         columns["name"] = f"ERROR.{request.req_id}"
     if not request.outdir:
         outdir = server.work_directory(request.req_id, args.now)
         columns |= {"outdir": str(outdir), "reqType": "unknown"}
-    fire([request], Event.GIVE_UP, args, note=_why(request), **columns)
+    fire([request], event, args, note=note, **columns)
     job = {
         "rownum": "0", "jobType": "none", "state": JobState.STOP, "fault": args.fault, "cause": request.cause,
-        "sentence": f"the request could not be parsed: {_why(request)}", "params": json.dumps({}),
+        "sentence": sentence, "params": json.dumps({}),
     }  # fmt: skip
     make_jobs(request, [job], now=args.now, who=args.who)
 
