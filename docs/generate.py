@@ -1,17 +1,33 @@
-"""Write the generated pages: one for each state machine. With ``--check``, only tell whether they are stale."""
+"""Write what is made from the machines' tables: state diagrams, and the table of the model in ``models/``.
+
+With ``--check`` only tell what is stale. A drawing is compared by the source it was drawn from, which stands in it,
+since versions of graphviz draw differently.
+"""
 
 from __future__ import annotations
 
 import ast
 import inspect
+import shutil
+import subprocess
 import sys
+from collections.abc import Iterable
 from enum import Enum
 from pathlib import Path
+from typing import Any
 
-from pstamp_core.machines import DEPENDENT, JOB, REQUEST, Machine
+from pstamp_core.machines import DEPENDENT, JOB, REQUEST, Event, Guard, Machine
 from pstamp_core.machines.machine import FaultClass
 
-FOLDER = Path(__file__).parent / "state-diagrams"
+ROOT = Path(__file__).parent.parent
+DIAGRAMS = "docs/state-diagrams"
+MACHINES = (REQUEST, JOB, DEPENDENT)
+NOTE = "Written by `make docs` from the machine's table in `pstamp_core/machines/{}.py`; do not edit."
+
+
+def about(machine: Machine) -> str:
+    """Return the docstring of a machine's module."""
+    return inspect.getdoc(inspect.getmodule(machine.states)) or ""
 
 
 def meanings(states: type[Enum]) -> dict[str, str]:
@@ -27,47 +43,187 @@ def meanings(states: type[Enum]) -> dict[str, str]:
     return found
 
 
-def page(machine: Machine) -> str:
-    """Return the page of a machine: its diagram, its states, its transitions."""
-    about = inspect.getdoc(inspect.getmodule(machine.states)) or ""
-    texts = meanings(machine.states)
-    lines = [f"# {machine.name.capitalize()}", "", about, ""]
-    lines += ["This page is written by `make docs` from the machine's table; do not edit it.", "", "```mermaid"]
-    lines += ["stateDiagram-v2", *(f"    [*] --> {state.value}" for state in machine.initial)]
-    labels: dict[tuple[str, str], list[str]] = {}
+def moves(machine: Machine) -> dict[tuple[str, str], list[str]]:
+    """Return the events that lead from one state to another, by both."""
+    found: dict[tuple[str, str], list[str]] = {}
     for event, source, dest, _ in machine.arrows():
-        labels.setdefault((source.value, dest.value), []).append(event.value)
-    lines += [f"    {source} --> {dest}: {', '.join(events)}" for (source, dest), events in labels.items()]
-    lines += [f"    {state.value} --> [*]" for state in machine.states if not machine.events(state)]
-    lines += ["```", "", "## States", "", "| state | meaning | faults |", "|---|---|---|"]
+        if dest is not source:
+            found.setdefault((source.value, dest.value), []).append(event.value)
+    return found
+
+
+def stays(machine: Machine, state: Any) -> list[str]:
+    """Return the events after which a row may still be in `state`."""
+    return [event.value for event, source, dest, _ in machine.arrows() if source is state and dest is state]
+
+
+def faults(machine: Machine, state: Any) -> str:
+    """Return the classes of faults that go with `state`."""
+    return ", ".join(each.value for each in FaultClass if each in machine.faults[state])
+
+
+def mermaid(machine: Machine) -> list[str]:
+    """Return the diagram for Mermaid. Events that stay stand in the state's box, not at a loop."""
+    lines = ["stateDiagram-v2"]
     for state in machine.states:
-        faults = ", ".join(each.value for each in FaultClass if each in machine.faults[state])
-        lines.append(f"| `{state.value}` | {texts[state.name]} | {faults} |")
-    lines += ["", "## Transitions", ""]
-    lines += ["| from | event | needs | to | by | meaning | history |", "|---|---|---|---|---|---|---|"]
+        lines.append(f"    {state.value} : {state.value}")
+        if events := stays(machine, state):
+            lines.append(f"    {state.value} : {', '.join(events)}")
+    lines += [f"    [*] --> {state.value}" for state in machine.initial]
+    lines += [f"    {source} --> {dest} : {', '.join(events)}" for (source, dest), events in moves(machine).items()]
+    lines += [f"    {state.value} --> [*]" for state in machine.states if not machine.events(state)]
+    return lines
+
+
+def dot(machine: Machine) -> str:
+    """Return the diagram for graphviz: on a light panel, so that it can be read on any page."""
+    lines = [
+        f'digraph "{machine.name}" {{',
+        '    graph [bgcolor="#f6f8fa" pad=0.2 nodesep=0.5 ranksep=0.6]',
+        '    node [color="#57606a" fontname="Helvetica,Arial" fontsize=11]',
+        '    node [shape=box style="rounded,filled" fillcolor="white"]',
+        '    edge [color="#57606a" fontname="Helvetica,Arial" fontsize=11 fontcolor="#0a3069"]',
+    ]
+    for state in machine.initial:
+        lines.append(f'    "start {state.value}" [shape=point width=0.1 fillcolor="#57606a"]')
+        lines.append(f'    "start {state.value}" -> "{state.value}"')
+    for state in machine.states:
+        rows = [f'<font point-size="14"><b>{state.value}</b></font>', f"fault {faults(machine, state)}"]
+        events = stays(machine, state)
+        by_three = (", ".join(events[start : start + 3]) for start in range(0, len(events), 3))
+        rows += [f'<font color="#0a3069"><i>{three}</i></font>' for three in by_three]
+        cells = "".join(f"<tr><td>{row}</td></tr>" for row in rows)
+        ended = "" if machine.events(state) else " peripheries=2"
+        lines.append(
+            f'    "{state.value}" [label=<<table border="0" cellspacing="0" cellpadding="1">{cells}</table>>{ended}]'
+        )
+    for (source, dest), events in moves(machine).items():
+        lines.append(f'    "{source}" -> "{dest}" [label=" {", ".join(events)} "]')
+    return "\n".join([*lines, "}", ""])
+
+
+def page(machine: Machine) -> str:
+    """Return the page of a machine: its diagrams, its states, its transitions."""
+    texts = meanings(machine.states)
+    lines = [f"# {machine.name.capitalize()}", "", about(machine), "", NOTE.format(machine.name), ""]
+    lines += [f"![Diagram of the states of a {machine.name}]({machine.name}.svg)", ""]
+    lines += [
+        "A dot leads to the states in which a row may be made, a double border marks the end. Events in a box leave",
+        "the row in its state. The same for Mermaid:", "", "```mermaid", *mermaid(machine), "```", "",
+    ]  # fmt: skip
+    lines += ["## States", "", "| state | meaning | faults |", "|---|---|---|"]
+    lines += [f"| `{state.value}` | {texts[state.name]} | {faults(machine, state)} |" for state in machine.states]
+    lines += [
+        "", "## Transitions", "",
+        "All that an event needs must hold. A row of history holds the event, the states before and after it, fault,",
+        "cause and attempt after it, who, when, and a note why.", "",
+    ]  # fmt: skip
+    titles = ("from", "event", "needs", "to", "by", "meaning", "what changes besides", "history")
+    lines += [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
     for edge in machine.edges:
         sources = ", ".join(f"`{state.value}`" for state in edge.sources)
         needs = "; ".join(guard.value for guard in edge.guards) or "–"
         dest = "stays" if edge.dest is None else f"`{edge.dest.value}`"
-        cells = (sources, f"`{edge.event.value}`", needs, dest, edge.who, edge.meaning)
-        lines.append(f"| {' | '.join(cells)} | {'a row' if edge.history else 'none'} |")
+        effect = (inspect.getdoc(edge.effect) or "").splitlines()[0]
+        history = "a row" if edge.history else "none"
+        cells = (sources, f"`{edge.event.value}`", needs, dest, edge.who, edge.meaning, effect, history)
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join([*lines, ""])
 
 
-def main() -> int:
-    """Write the pages, or with ``--check`` compare them; return 1 when one is stale."""
-    stale = []
-    for machine in (REQUEST, JOB, DEPENDENT):
-        path, text = FOLDER / f"{machine.name}.md", page(machine)
-        if not path.is_file() or path.read_text(encoding="utf-8") != text:
-            stale.append(path.name)
-            if "--check" not in sys.argv:
-                path.write_text(text, encoding="utf-8")
-    if "--check" in sys.argv and stale:
-        print(f"stale: {', '.join(stale)}; run: make docs")
-        return 1
+def promela(machine: Machine) -> str:
+    """Return the part of the model that is the machine's table."""
+    arrows = [(number, *arrow) for number, arrow in enumerate(machine.arrows(), 1)]
+    fired = [event for event in Event if machine.sources(event)]
+    ended = [state for state in machine.states if not machine.events(state)]
+    legal = [
+        f"(event == E_{event.name} && from == S_{source.name} && to == S_{dest.name})"
+        for _, event, source, dest, _ in arrows
+    ]
+    fault_rule = [
+        f"(state == S_{state.name} && ({_either(f'fault == F_{each.name}' for each in FaultClass if each in allowed)}))"
+        for state, allowed in machine.faults.items()
+    ]
+    lines = [
+        f"/* {NOTE.format(machine.name)} */", "",
+        f"mtype = {{ {_names('S', machine.states)} }}    /* states */",
+        f"mtype = {{ {_names('E', fired)} }}    /* events */",
+        f"mtype = {{ {_names('F', FaultClass)} }}    /* classes of faults */", "",
+        f"#define INITIAL(state) ({_either(f'state == S_{state.name}' for state in machine.initial)})",
+        f"#define ENDED(state) ({_either(f'state == S_{state.name}' for state in ended)})",
+        f"#define FAULT_RULE(state, fault) ( \\\n    {_either(fault_rule, NEXT_LINE)})",
+        f"#define LEGAL(event, from, to) ( \\\n    {_either(legal, NEXT_LINE)})", "",
+        "/* The line of the table that `event` takes from the row as it was seen; 0 when it is refused. */",
+        "inline decide(event) {", "    if",
+    ]  # fmt: skip
+    for number, event, source, _, edge in arrows:
+        guards = "".join(f" && G_{guard.name}" for guard in edge.guards)
+        lines.append(f"    :: event == E_{event.name} && seen.state == S_{source.name}{guards} -> edge = {number}")
+    held = _either(f"edge == {number}" for number, *_, edge in arrows if Guard.HELD in edge.guards)
+    lines += [
+        "    :: else -> edge = 0", "    fi", "}", "",
+        "/* Whether that line asks for the caller's lease. */", f"#define NEEDS_LEASE ({held})", "",
+        "/* What that line does to the row. */", "inline apply() {", "    if",
+    ]  # fmt: skip
+    lines += [
+        f"    :: edge == {number} -> job.state = S_{dest.name}; {edge.effect.__name__}()"
+        for number, _, _, dest, edge in arrows
+    ]
+    return "\n".join([*lines, "    fi", "}", ""])
+
+
+NEXT_LINE = " \\\n    "
+
+
+def _either(conditions: Iterable[str], space: str = " ") -> str:
+    return f" ||{space}".join(conditions) or "false"
+
+
+def _names(prefix: str, members: Iterable[Enum]) -> str:
+    return ", ".join(f"{prefix}_{member.name}" for member in members)
+
+
+def svg(source: str) -> str:
+    """Return the drawing of a graph, with its source as a comment.
+
+    Raises
+    ------
+    SystemExit
+        Graphviz is not installed.
+    """
+    if not shutil.which("dot"):
+        raise SystemExit("the diagrams are drawn by graphviz's program dot: apt-get install graphviz")
+    done = subprocess.run(["dot", "-Tsvg"], input=source, capture_output=True, text=True, check=True)  # noqa: S607
+    return f"{done.stdout.rstrip()}\n{_comment(source)}"
+
+
+def _comment(source: str) -> str:
+    return f"<!-- drawn from:\n{source}-->\n"
+
+
+def index() -> str:
+    """Return the page that leads to the others."""
+    lines = ["# State diagrams", "", "Rows change their states as these tables say, and in no other way.", ""]
+    lines += [f"* [{machine.name.capitalize()}]({machine.name}.md): {about(machine)}" for machine in MACHINES]
+    return "\n".join([*lines, ""])
+
+
+def main(arguments: list[str], root: Path = ROOT) -> int:
+    """Write what is stale below `root`, or with ``--check`` name it and return 1."""
+    texts = {f"{DIAGRAMS}/{machine.name}.md": page(machine) for machine in MACHINES}
+    texts |= {f"{DIAGRAMS}/README.md": index(), "models/job.inc": promela(JOB)}
+    drawings = {f"{DIAGRAMS}/{machine.name}.svg": dot(machine) for machine in MACHINES}
+    old = {name: path.read_text("utf-8") if (path := root / name).is_file() else "" for name in [*texts, *drawings]}
+    stale = [name for name, text in texts.items() if old[name] != text]
+    stale += [name for name, source in drawings.items() if not old[name].endswith(_comment(source))]
+    if arguments == ["--check"]:
+        if stale:
+            print(f"stale: {', '.join(stale)}; run: make docs")
+        return bool(stale)
+    for name in stale:
+        (root / name).write_text(texts[name] if name in texts else svg(drawings[name]), encoding="utf-8")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))
