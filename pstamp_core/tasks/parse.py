@@ -127,7 +127,7 @@ def parse_request(server: Server, request: pstampRequest, progress: Progress | N
         _plan_request(server, request, table, plan, outdir, progress)
     if not plan.jobs:
         plan.answer(Fault.PSTAMP_NO_JOBS_QUEUED, "no row led to a job")
-    server.store.work(lambda: _store(server, request, plan))
+    server.store.work(lambda: store_plan(server, request, plan))
 
 
 def _fetch(server: Server, request: pstampRequest, outdir: Path) -> RequestTable:
@@ -409,8 +409,8 @@ def _job_params(project: pstampProject, row: RequestRow, image: Image) -> dict[s
     }  # fmt: skip
 
 
-def _store(server: Server, request: pstampRequest, plan: Plan) -> None:
-    """Write the whole plan and the new state: one transaction, without what an earlier attempt may have left."""
+def store_plan(server: Server, request: pstampRequest, plan: Plan) -> None:
+    """Write the whole plan and the new state, without what an earlier attempt may have left; part of a unit of work."""
     args = server.args()
     pstampJob.delete().where(pstampJob.req_id == request.req_id).execute()
     name = plan.name or f"ERROR.{moment(args.now):%Y%m%d%H%M%S}.{request.req_id}"

@@ -48,10 +48,8 @@ def revert(server: Server) -> int:
 
     def work() -> int:
         args = server.args(who="revert")
-        return sum(
-            len(fire(list(_faulted(table, args, over=False)), Event.REVERT, args, note="time for the next try"))
-            for table in MACHINES
-        )
+        due = [list(_faulted(table, Event.REVERT, args, over=False)) for table in MACHINES]
+        return sum(len(fire(rows, Event.REVERT, args, note="time for the next try")) for rows in due)
 
     return server.store.work(work)
 
@@ -118,16 +116,14 @@ def _end(server: Server, row: Worked, args: Args, why: str) -> None:
         reason = f"{row.stage} {row.component} could not be made again: {why}"
         fire([row], Event.GIVE_UP, args, note=reason, reason=reason)
         stop_waiting_jobs([row], args, reason)
-    elif isinstance(row, pstampRequest):
-        answer_unparsed(server, row, Event.GIVE_UP, args, why, f"the request could not be parsed: {why}")
-    else:
+    elif isinstance(row, pstampJob):
         sentence = f"{why} ({row.sentence})" if row.sentence else why
         fire([row], Event.GIVE_UP, args, note=why, sentence=sentence)
+    elif isinstance(row, pstampRequest):
+        answer_unparsed(server, row, Event.GIVE_UP, args, why, f"the request could not be parsed: {why}")
 
 
-def answer_unparsed(
-    server: Server, request: pstampRequest, event: Event, args: Args, note: str, sentence: str
-) -> None:
+def answer_unparsed(server: Server, request: pstampRequest, event: Event, args: Args, note: str, sentence: str) -> None:
     """Let a request that was not parsed go on to be finished with one stopped job; part of a unit of work.
 
     Parameters
@@ -147,8 +143,7 @@ def answer_unparsed(
     if not request.name:
         columns["name"] = f"ERROR.{request.req_id}"
     if not request.outdir:
-        outdir = server.work_directory(request.req_id, args.now)
-        columns |= {"outdir": str(outdir), "reqType": "unknown"}
+        columns |= {"outdir": str(server.work_directory(request.req_id, args.now)), "reqType": "unknown"}
     fire([request], event, args, note=note, **columns)
     job = {
         "rownum": "0", "jobType": "none", "state": JobState.STOP, "fault": args.fault, "cause": request.cause,
@@ -161,7 +156,9 @@ def _why(row: Worked) -> str:
     return f"{row.fault_count} tries failed, the last with {row.fault}: {fault_sentence(row.fault)}"
 
 
-def _faulted(table: type[Worked], args: Args, *, over: bool) -> Any:
+def _faulted(table: type[Worked], event: Event, args: Args, *, over: bool) -> Any:
+    """Return the faulted rows that `event` can be fired on, with tries left or not (`over`)."""
     ceiling = args.ceiling or 0
     used_up = table.fault_count >= ceiling if over else (table.fault_count < ceiling) & (table.retry_at <= args.now)
-    return table.select().where(table.fault.in_(FAULTS) & (table.lease_owner == "") & used_up)
+    able = table.state.in_(MACHINES[table].sources(event))
+    return table.select().where(able & table.fault.in_(FAULTS) & (table.lease_owner == "") & used_up)

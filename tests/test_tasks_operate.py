@@ -1,0 +1,336 @@
+"""What people do to one row, and the tasks that look after faults: on rows alone, without files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Clock, Rows, check_history
+
+from pstamp_core.faults import IllegalTransition, LeaseLost, UserError
+from pstamp_core.machines import DependentState, Event, JobState, RequestState
+from pstamp_core.settings import Settings
+from pstamp_core.store import (
+    MACHINES,
+    Store,
+    Worked,
+    fire,
+    jobs_to_run,
+    make,
+    moment,
+    pstampDependent,
+    pstampHistory,
+    pstampJob,
+    pstampRequest,
+    requests_to_finish,
+    requests_to_parse,
+)
+from pstamp_core.tasks.operate import accept, cancel, expire, hold, release
+from pstamp_core.tasks.parse import Plan, PlannedJob, store_plan
+from pstamp_core.tasks.retry import give_up, give_up_one, reap, revert
+from pstamp_core.tasks.server import Server
+
+Reread = Callable[[Any], Any]
+
+
+@pytest.fixture
+def server(store: Store, tmp_path: Path) -> Server:
+    return Server(Settings(tmp_path), store)
+
+
+def submit(server: Server) -> pstampRequest:
+    """A new request, claimed."""
+    at = moment(server.store.now())
+
+    def work() -> Any:
+        return make(pstampRequest, now=server.store.now(), who="ana", uri="a.fits", registered=at, timestamp=at)
+
+    number = server.store.work(work).req_id
+    query = requests_to_parse(server.store.now()).where(pstampRequest.req_id == number)
+    (request,) = server.store.work(lambda: server.store.claim(query, server.args(), 1))
+    return request
+
+
+def parse(server: Server, request: pstampRequest, *components: str, preview: bool = False) -> list[pstampJob]:
+    """Jobs of `request`, one for each component to wait for; the component "" is there."""
+    plan = Plan(preview=preview)
+    for component in components:
+        need = {"stage": "warp", "stage_id": 1, "component": component, "imagedb": "g", "reason": ""}
+        plan.jobs.append(
+            PlannedJob({"image": component, "state": JobState.PARSED if preview else JobState.RUN},
+                       need if component else None)
+        )  # fmt: skip
+    server.store.work(lambda: store_plan(server, request, plan))
+    return list(pstampJob.select().where(pstampJob.req_id == request.req_id).order_by(pstampJob.job_id))
+
+
+def last(row: Worked) -> Any:
+    """The last line of a row's history."""
+    mine = (pstampHistory.machine == MACHINES[type(row)].name) & (pstampHistory.row_id == row.id_)
+    return pstampHistory.select().where(mine).order_by(pstampHistory.hist_id.desc()).first()
+
+
+def fire_one(server: Server, row: Worked, event: Event, fault: int = 0, **columns: Any) -> Any:
+    (changed,) = server.store.work(lambda: fire([row], event, server.args(fault=fault), **columns))
+    return changed
+
+
+def histories_are_legal() -> None:
+    for table in MACHINES:
+        check_history(table)
+
+
+def number_of(job: pstampJob) -> int:
+    return int(job.dep_id)
+
+
+def dependent_of(job: pstampJob) -> Any:
+    return pstampDependent.get_by_id(job.dep_id)
+
+
+# -- accept
+
+
+def test_an_accepted_preview_runs(server: Server, reread: Reread) -> None:
+    request = submit(server)
+    jobs = parse(server, request, "", "sky.1", preview=True)
+    assert dependent_of(jobs[1]).state is DependentState.HOLD
+    accept(server, request.req_id, "ana", "looks good")
+    assert reread(request).state is RequestState.RUN
+    assert [reread(job).state for job in jobs] == [JobState.RUN, JobState.RUN]
+    dependent = dependent_of(jobs[1])
+    assert dependent.state is DependentState.NEW
+    for row, event in ((request, "accept"), (jobs[0], "accept"), (jobs[1], "accept"), (dependent, "unhold")):
+        line = last(row)
+        assert (line.event, line.who) == (event, "ana")
+        assert line.note == (f"request {request.req_id} needs it" if event == "unhold" else "looks good")
+    assert [job.job_id for job in jobs_to_run(server.store.now())] == [jobs[0].job_id]
+    histories_are_legal()
+
+
+def test_accepting_leaves_other_previews_and_their_components_alone(server: Server, reread: Reread) -> None:
+    mine, theirs = submit(server), submit(server)
+    parse(server, mine, "sky.1", preview=True)
+    shared, alone = parse(server, theirs, "sky.1", "sky.2", preview=True)
+    accept(server, mine.req_id, "ana")
+    assert reread(theirs).state is RequestState.PARSED
+    assert reread(shared).state is JobState.PARSED
+    assert dependent_of(shared).state is DependentState.NEW
+    assert dependent_of(alone).state is DependentState.HOLD
+
+
+def test_a_job_of_a_preview_whose_component_was_given_up_stops_with_its_code(server: Server, reread: Reread) -> None:
+    """Else it would wait for ever: a closed dependent is never looked at again."""
+    request = submit(server)
+    there, gone = parse(server, request, "", "sky.1", preview=True)
+    give_up_one(server, "dependent", number_of(gone), "otto", "no disk")
+    assert reread(gone).state is JobState.PARSED
+    accept(server, request.req_id, "ana")
+    assert reread(there).state is JobState.RUN
+    gone = reread(gone)
+    assert (gone.state, gone.fault) == (JobState.STOP, 25)
+    assert gone.sentence == "warp sky.1 could not be made again: given up by otto: no disk"
+    histories_are_legal()
+
+
+def test_only_a_preview_is_accepted(server: Server) -> None:
+    request = submit(server)
+    with pytest.raises(
+        IllegalTransition, match=f"^request {request.req_id}: accept refused, not possible in state new"
+    ):
+        accept(server, request.req_id, "ana")
+    with pytest.raises(UserError, match=r"^there is no request 999$"):
+        accept(server, 999, "ana")
+
+
+# -- cancel
+
+
+def test_a_cancelled_request_has_no_open_job(server: Server, reread: Reread) -> None:
+    request = submit(server)
+    done, held, faulted, waiting = parse(server, request, "", "", "", "sky.1")
+    for job, event, fault in ((done, Event.FINISH, 0), (faulted, Event.FAULT, 2)):
+        fire_one(server, fire_one(server, job, Event.CLAIM), event, fault)
+    held = fire_one(server, held, Event.CLAIM)
+    cancel(server, "request", request.req_id, "ana", "wrong field")
+    assert reread(request).state is RequestState.CANCEL
+    found = [(row.state.value, row.fault, row.lease_owner) for row in map(reread, (done, held, faulted, waiting))]
+    assert found == [("stop", 0, ""), ("cancel", 32, ""), ("cancel", 32, ""), ("cancel", 32, "")]
+    assert reread(faulted).sentence == "wrong field"
+    for row in (request, held):
+        assert (last(row).event, last(row).who, last(row).note) == ("cancel", "ana", "wrong field")
+    with pytest.raises(LeaseLost):
+        fire_one(server, held, Event.FINISH)
+    assert [each.req_id for each in requests_to_finish(server.store.now())] == [request.req_id]
+    histories_are_legal()
+
+
+def test_a_request_cancelled_before_it_is_parsed_gets_an_answer(server: Server, reread: Reread) -> None:
+    request = submit(server)
+    cancel(server, "request", request.req_id, "ana", "wrong file")
+    row = reread(request)
+    assert (row.state, row.lease_owner, row.reqType) == (RequestState.CANCEL, "", "unknown")
+    assert (row.name, row.outProduct) == (f"ERROR.{request.req_id}", server.settings.product)
+    (job,) = pstampJob.select()
+    assert (job.state, job.fault, job.sentence, job.rownum) == (JobState.STOP, 32, "wrong file", "0")
+    with pytest.raises(LeaseLost):
+        parse(server, request, "")
+    assert pstampJob.select().count() == 1
+    assert [each.req_id for each in requests_to_finish(server.store.now())] == [request.req_id]
+    histories_are_legal()
+
+
+def test_one_job_is_cancelled(server: Server, reread: Reread) -> None:
+    request = submit(server)
+    one, two = parse(server, request, "", "")
+    cancel(server, "job", one.job_id, "ana")
+    assert [reread(job).state for job in (one, two)] == [JobState.CANCEL, JobState.RUN]
+    assert reread(request).state is RequestState.RUN
+    with pytest.raises(IllegalTransition, match=f"^job {one.job_id}: cancel refused, not possible in state cancel"):
+        cancel(server, "job", one.job_id, "ana")
+
+
+def test_a_dependent_is_not_cancelled(server: Server) -> None:
+    (job,) = parse(server, submit(server), "sky.1")
+    with pytest.raises(UserError) as refusal:
+        cancel(server, "dependent", job.dep_id, "ana")
+    assert (
+        str(refusal.value) == f"dependent {job.dep_id}: only requests and jobs are cancelled; a dependent is given up"
+    )
+    assert dependent_of(job).state is DependentState.NEW
+
+
+# -- hold, release, expire
+
+
+def test_hold_and_release(server: Server, reread: Reread) -> None:
+    (job,) = parse(server, submit(server), "sky.1")
+    hold(server, job.dep_id, "otto", "broken disk")
+    dependent = dependent_of(job)
+    assert dependent.state is DependentState.HOLD
+    assert (last(dependent).event, last(dependent).who, last(dependent).note) == ("hold", "otto", "broken disk")
+    release(server, job.dep_id, "otto", "mended")
+    assert dependent_of(job).state is DependentState.NEW
+    assert (last(dependent).event, last(dependent).who, last(dependent).note) == ("unhold", "otto", "mended")
+    with pytest.raises(IllegalTransition, match="unhold refused"):
+        release(server, job.dep_id, "otto")
+    histories_are_legal()
+
+
+def test_a_finished_request_is_expired(server: Server, reread: Reread) -> None:
+    request = submit(server)
+    with pytest.raises(IllegalTransition, match="expire refused, not possible in state new"):
+        expire(server, request.req_id, "otto")
+    cancel(server, "request", request.req_id, "ana")
+    fire_one(server, fire_one(server, reread(request), Event.CLAIM), Event.FINISH)
+    expire(server, request.req_id, "otto", "disk is full")
+    assert reread(request).state is RequestState.GOTO_CLEANED
+    assert (last(request).event, last(request).who, last(request).note) == ("expire", "otto", "disk is full")
+    histories_are_legal()
+
+
+# -- giving up by hand
+
+
+def test_an_operator_gives_a_dependent_up_with_its_jobs(server: Server, reread: Reread) -> None:
+    waiting, other = parse(server, submit(server), "sky.1", "sky.2")
+    hold(server, waiting.dep_id, "otto")
+    give_up_one(server, "dependent", number_of(waiting), "otto")
+    dependent, job = dependent_of(waiting), reread(waiting)
+    assert (dependent.state, dependent.fault, dependent.open_key) == (DependentState.STOP, 25, None)
+    assert (job.state, job.fault) == (JobState.STOP, 25)
+    assert job.sentence == dependent.reason == "warp sky.1 could not be made again: given up by otto"
+    assert {last(dependent).who, last(job).who} == {"otto"}
+    assert reread(other).state is JobState.RUN
+    histories_are_legal()
+
+
+def test_an_operator_gives_a_job_up(server: Server, reread: Reread) -> None:
+    fresh, failed = parse(server, submit(server), "", "")
+    claimed = fire_one(server, failed, Event.CLAIM)
+    with pytest.raises(IllegalTransition, match="give_up refused, it needs: nobody has a lease"):
+        give_up_one(server, "job", claimed.job_id, "otto")
+    fire_one(server, claimed, Event.FAULT, 5, sentence="bad block")
+    for job in (fresh, failed):
+        give_up_one(server, "job", job.job_id, "otto", "enough")
+    fresh, failed = reread(fresh), reread(failed)
+    assert (fresh.state, fresh.fault, fresh.cause) == (JobState.STOP, 25, 0)
+    assert fresh.sentence == "given up by otto: enough"
+    assert (failed.state, failed.fault, failed.cause) == (JobState.STOP, 25, 5)
+    assert failed.sentence == (
+        "given up by otto: enough; 1 tries failed, the last with 5: A file or value was damaged. (bad block)"
+    )
+
+
+def test_an_operator_gives_a_request_up_that_can_not_be_parsed(server: Server, reread: Reread) -> None:
+    request = submit(server)
+    fire_one(server, request, Event.FAULT, 2)
+    give_up_one(server, "request", request.req_id, "otto")
+    assert reread(request).state is RequestState.RUN
+    (job,) = pstampJob.select()
+    assert (job.state, job.fault, job.cause) == (JobState.STOP, 25, 2)
+    assert job.sentence == (
+        "the request could not be parsed: given up by otto; 1 tries failed, the last with 2: "
+        "A disk, network or system call failed."
+    )
+    histories_are_legal()
+
+
+# -- tasks that look after faults
+
+
+def fault_out(server: Server, job: pstampJob, clock: Clock, times: int) -> None:
+    """Let the dependent of `job` fail so often."""
+    for number in range(times):
+        if number:
+            clock.forward(3600)
+            assert revert(server) == 1
+        fire_one(server, fire_one(server, dependent_of(job), Event.CLAIM), Event.FAULT, 2)
+
+
+def test_a_faulted_dependent_on_hold_keeps_nothing_else_from_being_reverted(
+    server: Server, reread: Reread, clock: Clock
+) -> None:
+    held, failed = parse(server, submit(server), "sky.1", "")
+    fault_out(server, held, clock, 1)
+    hold(server, held.dep_id, "otto")
+    fire_one(server, fire_one(server, failed, Event.CLAIM), Event.FAULT, 2)
+    clock.forward(3600)
+    assert revert(server) == 1
+    assert reread(failed).fault == 0
+    assert dependent_of(held).fault == 2
+    release(server, held.dep_id, "otto")
+    assert revert(server) == 1
+    assert dependent_of(held).fault == 0
+
+
+def test_giving_up_ends_a_dependent_with_its_jobs(server: Server, reread: Reread, clock: Clock) -> None:
+    waiting, fine = parse(server, submit(server), "sky.1", "")
+    fault_out(server, waiting, clock, 2)
+    assert give_up(server) == 0
+    clock.forward(3600)
+    revert(server)
+    fault_out(server, waiting, clock, 1)
+    assert give_up(server) == 1
+    dependent, job = dependent_of(waiting), reread(waiting)
+    assert (dependent.state, dependent.fault, dependent.cause) == (DependentState.STOP, 25, 2)
+    assert (job.state, job.fault) == (JobState.STOP, 25)
+    assert {last(dependent).who, last(job).who} == {"give up"}
+    assert reread(fine).state is JobState.RUN
+    histories_are_legal()
+
+
+def test_a_job_lost_three_times_says_so(server: Server, reread: Reread, clock: Clock, rows: Rows) -> None:
+    (job,) = parse(server, submit(server), "")
+    for _ in range(3):
+        assert len(server.store.work(lambda: server.store.claim_jobs(server.args(), 1))) == 1
+        clock.forward(3600)
+        assert reap(server) == 1
+        clock.forward(3600)
+        revert(server)
+    assert give_up(server) == 1
+    job = reread(job)
+    assert (job.state, job.fault, job.cause) == (JobState.STOP, 25, 6)
+    assert job.sentence == "3 tries failed, the last with 6: The work was lost or took too long."
