@@ -33,9 +33,9 @@ BROKEN = {
 NEVER = set(re.findall(r"^\| `(\w+)` \|", README.split("## What must never be")[1].split("##")[0], re.MULTILINE))
 EXHAUSTIVE = ("-O1", "-DSAFETY", "-DNOCLAIM", "-m100000")
 EXHAUSTIVE_ENDS = ("-O1", "-a", "-m100000")
-ALL_ERRORS = ("-O0", "-DSAFETY", "-DNOCLAIM", "-m70", "-c0")
+ALL_ERRORS = ("-O0", "-DSAFETY", "-DNOCLAIM", "-m100", "-c0")
 CEILING = 2
-RUNS = 150
+RUNS = 100
 FAULTS = {"F_NONE": 0, "F_RETRYABLE": 2, "F_FINAL": 25}
 
 
