@@ -454,8 +454,8 @@ def test_a_row_made_without_a_state_begins_in_the_first(store: Store) -> None:
 @pytest.mark.parametrize(
     ("state", "fault", "fine"),
     [
-        (JobState.RUN, 0, True), (JobState.PARSED, 0, True), (JobState.STOP, 0, True), (JobState.STOP, 23, True),
-        (JobState.RUN, 2, True), (JobState.RUN, 23, False), (JobState.PARSED, 2, False), (JobState.STOP, 2, False),
+        (JobState.RUN, 0, True), (JobState.PARSED, 0, True), (JobState.STOP, 0, False), (JobState.STOP, 23, True),
+        (JobState.RUN, 2, False), (JobState.RUN, 23, False), (JobState.PARSED, 2, False), (JobState.STOP, 2, False),
         (JobState.CANCEL, 32, False), (JobState.STOP, -1, False),
     ],
 )  # fmt: skip

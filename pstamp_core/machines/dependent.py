@@ -34,7 +34,7 @@ SHARED = (DependentState.NEW, DependentState.HOLD)
 DEPENDENT = Machine(
     "dependent",
     DependentState,
-    [DependentState.NEW, DependentState.HOLD],
+    {DependentState.NEW: FaultClass.NONE, DependentState.HOLD: FaultClass.NONE},
     {
         DependentState.NEW: frozenset({FaultClass.NONE, FaultClass.RETRYABLE}),
         DependentState.HOLD: frozenset({FaultClass.NONE, FaultClass.RETRYABLE}),

@@ -35,7 +35,8 @@ OPEN = (JobState.PARSED, JobState.RUN)
 JOB = Machine(
     "job",
     JobState,
-    [JobState.RUN, JobState.PARSED, JobState.STOP],
+    # A job that is made stopped is an answer; success takes a worker and a file.
+    {JobState.RUN: FaultClass.NONE, JobState.PARSED: FaultClass.NONE, JobState.STOP: FaultClass.FINAL},
     {
         JobState.PARSED: frozenset({FaultClass.NONE}),
         JobState.RUN: frozenset({FaultClass.NONE, FaultClass.RETRYABLE}),

@@ -170,8 +170,11 @@ def postpone(row: Row, args: Args) -> dict[str, Any]:
 
 
 def record_fault(row: Row, args: Args) -> dict[str, Any]:
-    """Store the code, count it, give the lease back; a retryable one is also the cause, and backs off."""
-    values = {**_NO_LEASE, "fault": args.fault, "fault_count": row.fault_count + 1}
+    """Store the code, count it, give the lease back; a retryable one is also the cause, and backs off.
+
+    A final one is an answer of its own: what earlier tries met is not its cause.
+    """
+    values = {**_NO_LEASE, "fault": args.fault, "fault_count": row.fault_count + 1, "cause": 0}
     if is_retryable(args.fault):
         values |= {"cause": args.fault, "retry_at": args.now + args.backoff(row.fault_count + 1)}
     return values
@@ -286,8 +289,8 @@ class Machine:
         ``request``, ``job`` or ``dependent``.
     states : type[Enum]
         The states; declaration order is the documented order.
-    initial : sequence of states
-        The states in which a row may be made.
+    initial : mapping of state to FaultClass
+        The states in which a row may be made, with the class of its fault.
     faults : mapping of state to FaultClass
         Which codes go with which state (the fault rule).
     edges : sequence of Edge
@@ -298,13 +301,13 @@ class Machine:
         self,
         name: str,
         states: type[Enum],
-        initial: Sequence[Any],
+        initial: Mapping[Any, FaultClass],
         faults: Mapping[Any, frozenset[FaultClass]],
         edges: Sequence[Edge],
     ) -> None:
         self.name = name
         self.states = states
-        self.initial = tuple(initial)
+        self.initial = dict(initial)
         self.faults = faults
         self.edges = tuple(edges)
         self._by_arrow: dict[tuple[Event, Any, Any], Edge] = {}
@@ -322,7 +325,7 @@ class Machine:
         self._machine = TransitionsMachine(
             model=None,
             states=states,
-            initial=self.initial[0],
+            initial=next(iter(self.initial)),
             transitions=table,
             auto_transitions=False,
             send_event=True,

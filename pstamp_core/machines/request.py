@@ -45,7 +45,7 @@ FINISHABLE = (RequestState.RUN, RequestState.CANCEL)
 REQUEST = Machine(
     "request",
     RequestState,
-    [RequestState.NEW],
+    {RequestState.NEW: FaultClass.NONE},
     {state: _WORKED_ON if state in WORKED_ON else _NONE for state in RequestState},
     [
         *lease_edges(WORKED_ON, "parse, finish, clean"),

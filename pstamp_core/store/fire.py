@@ -198,8 +198,8 @@ def _must_be_in_unit_of_work(table: type[Worked], function: str) -> None:
 
 
 def _check_initial(machine: Machine, values: dict[str, Any]) -> None:
-    state, fault = values.get("state", machine.initial[0]), values.get("fault", 0)
-    if state not in machine.initial or FaultClass.of(fault) not in machine.faults[state]:
+    state, fault = values.get("state", next(iter(machine.initial))), values.get("fault", 0)
+    if machine.initial.get(state) is not FaultClass.of(fault):
         raise Bug(f"{machine.name}: can't be made {state.value} with fault {fault}")
 
 
