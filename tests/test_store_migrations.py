@@ -10,8 +10,10 @@ import re
 import shutil
 import signal
 import struct
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -103,6 +105,7 @@ ROWS: dict[str, list[Columns]] = {
         dependent(6, "hold", 26), dependent(7, "full", 3), dependent(8, "stop"), dependent(9, "stop", 4),
         dependent(10, "stop", 26), dependent(11, "gone"), dependent(12, None, None, fault_count=None),
         dependent(13, "new", component=None), dependent(14, "New", need_magic=None), dependent(15, "full", stage_id=3),
+        dependent(16, "new", imagedb=None), dependent(17, "hold", stage=""),
     ],
     "pstampJob": [
         job(101, 1, "run"), job(102, 2, "run", 25), job(103, 3, "stop", 23), job(105, 5, "parsed"),
@@ -229,7 +232,7 @@ def check_legal(store: Store) -> None:
             assert len(lines) == pstampHistory.select().where(pstampHistory.machine == machine.name).count()
             for row in table.select():
                 assert FaultClass.of(row.fault) in machine.faults[row.state]
-                assert row.fault_count >= 0
+                assert row.fault_count == bool(row.fault) if machine.name == "request" else row.fault_count >= 0
                 assert (row.attempt, row.lease_owner, row.lease_until, row.retry_at) == (0, "", 0, 0)
                 line = lines.pop(row.id_)
                 assert (line.dest, line.fault, line.cause, line.attempt, line.at) == (
@@ -394,6 +397,7 @@ def test_going_down_fits_what_the_original_schema_can_not_hold(ours: Store) -> N
             request(3, "stop", name="gryss\u0119", **at), request(4, "stop", name="x" * 64, **at),
             request(5, "stop", name="X" * 64, **at), request(6, "stop", name=None, **at),
             request(7, "stop", name=None, **at), request(8, "stop", name="GR\u00dc\u00dfE ", **at),
+            request(9, "stop", name="\u20ac", **at),
         ]  # fmt: skip
         sql.insert(ours.db, "pstampRequest", [row | OURS for row in rows])
         sql.insert(ours.db, "pstampJob", [job(9, 1, "run") | OURS | text, job(10, 1, "parsed") | OURS | text])
@@ -440,15 +444,45 @@ def test_times_are_read_as_ipps_tools_wrote_them(mysql_server: str, clock: Clock
             sql.run(store.db, "SET time_zone = '-10:00'")
             sql.insert(store.db, "pstampRequest", [request(1, "stop")])
         sql.run(admin, "SET GLOBAL time_zone = '-10:00'")
-        try:
-            for target in (1, 0, 1):
-                migrate(store, target)
-        finally:
-            sql.run(admin, "SET GLOBAL time_zone = ?", zone)
         with store.reading():
+            try:
+                for target in (1, 0, 1):
+                    migrate(store, target)
+            finally:
+                sql.run(admin, "SET GLOBAL time_zone = ?", zone)
             row = pstampRequest.get_by_id(1)
             assert f"{row.timestamp:%Y-%m-%d %H:%M:%S}" == f"{row.registered:%Y-%m-%d %H:%M:%S}" == ANYTIME
             assert sql.run(store.db, "SELECT @@time_zone").fetchone() == ("+00:00",)
+
+
+def test_a_step_is_marked_with_its_time_in_utc(empty: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(empty)
+    monkeypatch.setenv("TZ", "Pacific/Honolulu")
+    time.tzset()
+    try:
+        store.create()
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    with store.reading():
+        (text,) = sql.run(store.db, f"SELECT applied FROM {migrations.MARKS}").fetchone()
+    applied = text if isinstance(text, datetime) else datetime.fromisoformat(text)
+    assert abs(datetime.now(UTC).replace(tzinfo=None) - applied) < timedelta(hours=5)
+
+
+def test_many_rows_are_taken_in_portions(empty: str, clock: Clock) -> None:
+    store, number = Store(empty, clock), 2 * sql.PORTION + 3
+    fill(store, {
+        "pstampRequest": [request(each, "stop") for each in range(1, number + 1)],
+        "pstampJob": [job(each, 1 + each // 2, "stop") for each in range(1, number)],
+        "pstampWebRequest": [{"num": each} for each in range(1, number + 1)],
+    })  # fmt: skip
+    before = by_number(dump(store))
+    assert migrate(store).lines == []
+    with store.reading():
+        assert pstampHistory.select().count() == 2 * number - 1
+    migrate(store, 0)
+    assert by_number(dump(store)) == before
 
 
 def test_a_number_that_two_jobs_have_is_given_to_one(empty: str, clock: Clock) -> None:
@@ -659,7 +693,8 @@ def test_work_under_way_keeps_a_migration_from_beginning(ours: Store, clock: Clo
     assert migrate(ours, 0).after == 0
 
 
-def test_one_migration_at_a_time(mysql_server: str) -> None:
+def test_one_migration_at_a_time(mysql_server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(migrations, "LOCK_SECONDS", 0)
     with mariadb.database(mysql_server) as address:
         store, second = Store(address), Store(address)
         store.create()

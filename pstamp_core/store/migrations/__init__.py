@@ -23,7 +23,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from peewee import Database, MySQLDatabase
+from peewee import Database, DateTimeField, MySQLDatabase
 
 from pstamp_core.database import _name as database_name
 from pstamp_core.database import session
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 FOLDER = Path(__file__).parent
 MARKS = "pstampSchema"
+LOCK_SECONDS = 10
+"""How long a migration waits for another one; a server takes a moment to notice that a process was killed."""
 
 
 @dataclass
@@ -141,8 +143,8 @@ def _runner(db: Database) -> Any:
     from playhouse.migrations import Runner
 
     runner = Runner(db, str(FOLDER), MARKS)
-    history = runner.History._meta
-    history.defaults[runner.History.applied] = lambda: datetime.now(UTC).replace(tzinfo=None)
+    utc = DateTimeField(default=lambda: datetime.now(UTC).replace(tzinfo=None))  # the runner's own is local time
+    runner.History._meta.add_field("applied", utc)
     return runner
 
 
@@ -192,7 +194,7 @@ def _alone(db: Any) -> Iterator[None]:
             yield
         return
     lock = "LEFT(CONCAT('pstamp.', DATABASE()), 64)"
-    if not sql.run(db, f"SELECT GET_LOCK({lock}, 0)").fetchone()[0]:
+    if not sql.run(db, f"SELECT GET_LOCK({lock}, ?)", LOCK_SECONDS).fetchone()[0]:
         raise RetryableError(f"database {database_name(db)}: another migration is under way")
     try:
         yield
