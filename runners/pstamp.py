@@ -12,7 +12,7 @@ import typer
 
 from pstamp_core import __version__
 from pstamp_core.faults import fault_sentence
-from runners import console
+from runners import console, db
 from runners.console import HOME, Home, server_of
 
 app = typer.Typer(
@@ -25,6 +25,7 @@ project_app = typer.Typer(no_args_is_help=True, help="The surveys that stamps ar
 app.add_typer(request_app, name="request")
 app.add_typer(images_app, name="images")
 app.add_typer(project_app, name="project")
+app.add_typer(db.app, name="db")
 
 
 def _version(show: bool) -> None:

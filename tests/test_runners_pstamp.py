@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -153,6 +154,29 @@ def test_another_database_by_the_environment(command: Command, tmp_path: Path, m
     assert (tmp_path / "elsewhere.db").exists()
     assert not (tmp_path / "h/pstamp.db").exists()
     assert command("status")[0] == 0
+
+
+def test_the_database_is_checked_and_its_rules_are_printed(command: Command, tmp_path: Path) -> None:
+    assert command("db", "sql")[:2] == (3, "")
+    code, mysql, _ = command("db", "sql", "--engine", "mysql")
+    assert (code, mysql.splitlines()[0]) == (
+        0, "ALTER TABLE pstampRequest DROP CONSTRAINT /*M! IF EXISTS */ pstampRequest_state_fault;",
+    )  # fmt: skip
+    command("init", "--home", "h")
+    assert command("db", "check", "--md5", "--home", "h") == (0, "all is well\n", "")
+    (tmp_path / "h/datastore/index.txt").unlink()
+    with sqlite3.connect(tmp_path / "h/pstamp.db") as database:
+        database.execute("DROP TRIGGER pstampHistory_before_delete")
+    lines = [
+        "trigger pstampHistory_before_delete is missing; mend it with: pstamp init",
+        f"{tmp_path}/h/datastore/index.txt: is not what the registry says; mend it with: pstamp init",
+    ]
+    assert command("db", "check", "--home", "h") == (5, "\n".join([*lines, ""]), "")
+    code, script, _ = command("db", "sql", "--home", "h")
+    assert (code, script) == command("db", "sql", "--engine", "sqlite")[:2] != (0, mysql)
+    database.executescript(script)
+    database.close()
+    assert command("db", "check", "--home", "h") == (5, f"{lines[1]}\n", "")
 
 
 def commands(app: typer.Typer, name: str = "pstamp") -> Iterator[tuple[str, str]]:

@@ -119,8 +119,6 @@ def chain_problem(machine: Machine, row: Mapping[str, Any], lines: Sequence[Line
     lines : sequence of Line
         Its history, in the order of ``hist_id``.
     """
-    if not lines:
-        return "it has no history"
     quiet = Event.CLAIM.value in _quiet(machine)
     before: Line | None = None
     for line in lines:
@@ -131,7 +129,10 @@ def chain_problem(machine: Machine, row: Mapping[str, Any], lines: Sequence[Line
         if problem:
             return f"line {line.hist_id} of its history, {_arrow(line)}, {problem}"
         before = line
-    assert before is not None  # noqa: S101 (there are lines)
+    if before is None:
+        return "it has no history"
+    if not before.dest:
+        return "its history ends in a row that was removed"
     attempts_agree = before.attempt <= row["attempt"] if quiet else before.attempt == row["attempt"]
     names = ("state", "fault", "cause", "changed_at")
     if attempts_agree and (before.dest, before.fault, before.cause, before.at) == tuple(row[name] for name in names):
@@ -143,14 +144,18 @@ def chain_problem(machine: Machine, row: Mapping[str, Any], lines: Sequence[Line
 
 
 def _wrong_start(machine: Machine, line: Line) -> str | None:
-    starts = {"make": [state.value for state in machine.initial], "migrate": [*_words(machine), ""]}
-    if line.event not in starts:
+    if line.event not in ("make", "migrate"):
         return "is no beginning; expected make or migrate"
-    if line.dest not in starts[line.event] or (line.event == "make" and line.source):
-        return f"can't be: a {machine.name} is made {', '.join(starts['make'])}"
     if line.attempt:
         return f"has attempt {line.attempt}; expected 0"
-    return state_problem(machine, line.dest, line.fault) if line.dest else None
+    if line.event == "migrate":
+        problem = state_problem(machine, line.dest, line.fault) if line.dest else None
+        return f"ends in {problem}" if problem else None
+    made = {state.value: fault for state, fault in machine.initial.items()}
+    if line.source or line.fault < 0 or made.get(line.dest) is not FaultClass.of(line.fault):
+        legal = ", ".join(f"{word} with fault {fault.value}" for word, fault in made.items())
+        return f"has fault {line.fault}; a {machine.name} is made {legal}"
+    return None
 
 
 def _wrong_step(machine: Machine, before: Line, line: Line, quiet: bool) -> str | None:

@@ -208,6 +208,7 @@ def make_server(home: Path, database: str | None = None) -> Server:
         create_tables(store.db, DATASTORE_TABLES)
     server = Server(settings, store)
     server.datastore.add_product(settings.product, "PSRESULTS", "Results of the postage stamp server", ("req_id",))
+    server.datastore.rewrite_indexes()
     ImageDB(settings.locate(f"images/{LOCAL}.db"), None).create()
     add_project(server, LOCAL, f"images/{LOCAL}.db", camera=LOCAL)
     return server
