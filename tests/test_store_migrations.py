@@ -21,6 +21,7 @@ from typing import Any
 
 import mariadb
 import pytest
+import servers
 from conftest import NOW, Clock
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -43,6 +44,10 @@ from pstamp_core.store import (
 from pstamp_core.store.migrations import check_version, migrate, original, sql
 from pstamp_core.store.rules import trigger_name
 from pstamp_core.store.store import requests_to_parse
+from pstamp_core.tasks.parse import parse_requests
+from pstamp_core.tasks.run import run
+from pstamp_core.tasks.server import add_project
+from simtest.survey import Survey
 
 Columns = dict[str, Any]
 ANYTIME = "2014-05-06 07:08:09"
@@ -416,6 +421,25 @@ def test_going_down_fits_what_the_original_schema_can_not_hold(ours: Store) -> N
         "request 1: 2 open jobs have lost their parameters, and IPP's tools find no <outputBase>.mdc: "
         "let it be parsed again",
     ]
+
+
+def test_what_was_taken_over_is_worked_on(tmp_path: Path, survey: Survey) -> None:
+    """A server whose database went down to IPP's schema and up again, with one request done and two under way."""
+    server = servers.make(tmp_path / "home", survey)
+    done = servers.send(server, tmp_path, servers.row(1, survey), name="done")
+    run(server, workers=1)
+    parsed = servers.send(server, tmp_path, servers.row(1, survey), servers.row(2, survey, filter="g"), name="parsed")
+    parse_requests(server, 1)
+    wrong = servers.send(server, tmp_path, servers.row(1, survey, project="nix"), name="wrong")
+    migrate(server.store, 0)
+    lines = migrate(server.store).lines
+    assert [line for line in lines if line.startswith("request")] == [
+        "request 2: run with fault 0 -> new with fault 0: parameters and products of jobs are not in the database"
+    ]
+    add_project(server, "gpc1", str(survey.database), str(survey.folder), "GPC1")  # `imageroot` is not IPP's
+    run(server, workers=1)
+    found = {number: servers.codes(server, number) for number in (done, parsed, wrong)}
+    assert found == {done: {1: [0, 0, 0, 0]}, parsed: {1: [0, 0, 0, 0], 2: [0, 0, 0, 0]}, wrong: {1: [22]}}
 
 
 def test_numbers_are_never_given_twice(mysql_server: str, clock: Clock) -> None:

@@ -372,10 +372,11 @@ class _Up:
             if new["name"] is None:
                 new |= {"name": f"project.{number}", "state": "disabled"}
                 self.report.say(f"project {number}: name NULL -> {new['name']!r}, disabled: no request can name it")
-            self.report.say(
-                f"project {number}: dbname {new['dbname']!r} is kept, but has to be an address; "
-                f"give it one: pstamp project add {new['name']} --imagedb mysql://user@host/{new['dbname']}"
-            )
+            if new["state"] == "enabled" and "/" not in new["dbname"]:
+                self.report.say(
+                    f"project {number}: dbname {new['dbname']!r} is kept, but has to be an address; "
+                    f"give it one: pstamp project add {new['name']} --imagedb mysql://user@host/{new['dbname']}"
+                )
             projects.append(new)
         sql.insert(self.db, "pstampProject", projects)
         levels = []
