@@ -27,7 +27,7 @@ bench: .venv/ready ## benchmarks, as ratios to a peer in the same run
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[bench]'
 	$(BIN)/python -m benchmarks
 
-docs: .venv/ready ## write the generated pages
+docs: .venv/ready ## write the generated pages (drawing them takes graphviz)
 	$(BIN)/python docs/generate.py
 
 clean: ## remove what the targets made

@@ -180,6 +180,34 @@ def revert(
 
 
 @app.command()
+def accept(number: Annotated[int, typer.Argument(help="The request's number.")], home: Home = HOME) -> None:
+    """Let the jobs of a preview (ACTION = PREVIEW) run.
+
+    Example: pstamp accept 3 && pstamp run
+    """
+    from pstamp_core.tasks import operate
+
+    operate.accept(server_of(home), number, who=getpass.getuser())
+    print(f"request {number} is worked on at the next: pstamp run")
+
+
+@app.command()
+def cancel(
+    what: Annotated[str, typer.Argument(help="request or job")],
+    number: Annotated[int, typer.Argument(help="Its number.")],
+    home: Home = HOME,
+) -> None:
+    """Cancel a request with its open jobs, or one job; what is done already is still delivered.
+
+    Example: pstamp cancel request 3 && pstamp run
+    """
+    from pstamp_core.tasks import operate
+
+    operate.cancel(server_of(home), what, number, who=getpass.getuser())
+    print(f"{what} {number} is cancelled; the results come with the next: pstamp run")
+
+
+@app.command()
 def results(number: Annotated[int, typer.Argument(help="The request's number.")], home: Home = HOME) -> None:
     """Show the results of a request: one line for each product, or for each reason why there is none.
 

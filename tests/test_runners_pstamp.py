@@ -179,6 +179,27 @@ def test_the_database_is_checked_and_its_rules_are_printed(command: Command, tmp
     assert command("db", "check", "--home", "h") == (5, f"{lines[1]}\n", "")
 
 
+def test_a_preview_is_accepted_or_cancelled(command: Command, tmp_path: Path) -> None:
+    command("init", "--home", "h")
+    command("images", "add", sky_image(tmp_path / "one.fits"), "--home", "h")
+    row = TEXT.splitlines()[1]
+    for number in (1, 2):
+        (tmp_path / "p.txt").write_text(f"p_{number} 2 PREVIEW me@home.org\n{row}\n")
+        command("request", "make", "p.txt", "--out", "p.fits")
+        command("submit", "p.fits", "--home", "h")
+    out = command("run", "--home", "h", "--workers", "1")[1]
+    assert [line.split()[:2] for line in out.splitlines()[1:]] == [["request", "1"], ["request", "2"]]
+    assert out.count("a preview: accept it with: pstamp accept") == 2
+    assert command("accept", 1, "--home", "h") == (0, "request 1 is worked on at the next: pstamp run\n", "")
+    said = "request 2 is cancelled; the results come with the next: pstamp run\n"
+    assert command("cancel", "request", 2, "--home", "h") == (0, said, "")
+    assert command("run", "--home", "h", "--workers", "1")[1] == "nothing waits\n"
+    assert command("results", 1, "--home", "h")[1].splitlines()[1].split()[:3] == ["1", "0", "1_1_R_one.fits"]
+    assert command("results", 2, "--home", "h")[1].splitlines()[1].split()[:2] == ["1", "32"]
+    code, _, err = command("accept", 1, "--home", "h")
+    assert (code, err.split(":")[1]) == (4, " request 1")
+
+
 def commands(app: typer.Typer, name: str = "pstamp") -> Iterator[tuple[str, str]]:
     for each in app.registered_commands:
         assert each.callback is not None

@@ -148,7 +148,7 @@ def test_a_preview_waits_and_holds(server: Server, survey: Survey, tmp_path: Pat
         assert pstampRequest.get_by_id(req_id).state is RequestState.PARSED
         assert {job.state for job in pstampJob.select()} == {JobState.PARSED}
         assert pstampDependent.get().state.value == "hold"
-    assert [each.why for each in report.waiting(server)][:1] == ["a preview: waits to be accepted"]
+    assert [each.why for each in report.waiting(server)][:1] == ["a preview: accept it with: pstamp accept 1"]
 
 
 def test_two_cores_do_the_same(server: Server, survey: Survey, tmp_path: Path) -> None:

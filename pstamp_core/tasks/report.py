@@ -80,7 +80,9 @@ def _waiting_requests(now: int) -> Iterator[Waiting]:
         if trouble := _trouble(request, now):
             yield Waiting(name, _last_note(request) or trouble[0], moment(request.changed_at), trouble[1])
         elif request.state is RequestState.PARSED:
-            yield Waiting(name, "a preview: waits to be accepted", moment(request.changed_at))
+            yield Waiting(
+                name, f"a preview: accept it with: pstamp accept {request.req_id}", moment(request.changed_at)
+            )
 
 
 def _waiting_jobs(now: int) -> Iterator[Waiting]:
