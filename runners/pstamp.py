@@ -208,6 +208,18 @@ def cancel(
 
 
 @app.command()
+def clean(number: Annotated[int, typer.Argument(help="The request's number.")], home: Home = HOME) -> None:
+    """Delete the results and the work directory of a finished request; its rows and history stay.
+
+    Example: pstamp clean 3 && pstamp run
+    """
+    from pstamp_core.tasks import operate
+
+    operate.expire(server_of(home), number, who=getpass.getuser())
+    print(f"request {number} is deleted from disk at the next: pstamp run")
+
+
+@app.command()
 def results(number: Annotated[int, typer.Argument(help="The request's number.")], home: Home = HOME) -> None:
     """Show the results of a request: one line for each product, or for each reason why there is none.
 

@@ -126,6 +126,15 @@ def requests_to_finish(now: int) -> ModelSelect[Any]:
     )
 
 
+def requests_to_clean(now: int) -> ModelSelect[Any]:
+    """Return the queue of requests to delete from disk, whatever their label."""
+    return (
+        pstampRequest.select()
+        .where((pstampRequest.state == RequestState.GOTO_CLEANED) & claimable(pstampRequest, now))
+        .order_by(pstampRequest.req_id)
+    )
+
+
 def jobs_to_run(now: int) -> ModelSelect[Any]:
     """Return the queue of jobs whose image is there."""
     query = (

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from pstamp_core.settings import load_settings
 from pstamp_core.store import jobs_to_run
+from pstamp_core.tasks.clean import clean_requests
 from pstamp_core.tasks.dependents import check_dependents
 from pstamp_core.tasks.finish import finish_requests
 from pstamp_core.tasks.jobs import run_jobs
@@ -42,6 +43,7 @@ def run(server: Server, *, workers: int = 0, progress: Progress | None = None) -
         moved += check_dependents(server, BATCH)
         moved += _run_all_jobs(server, workers, progress)
         moved += finish_requests(server, BATCH)
+        moved += clean_requests(server, BATCH)
         moved += give_up(server)
         if not moved:
             return
