@@ -289,7 +289,7 @@ def test_values_keep_their_meaning(ipp: Store) -> None:
         assert first.changed_at == ANYTIME_US  # the clock of clean-up goes on
         assert nineteenth.changed_at == NOW
         assert nineteenth.registered == nineteenth.timestamp
-        last = pstampJob.get_by_id(146)
+        last = pstampJob.get_by_id(147)
         assert (last.request_id, last.fault, last.cause) == (32, 25, 5)
         assert last.sentence == "The image exists, but can't be had now."
         assert pstampJob.get_by_id(110).sentence == (

@@ -2,7 +2,8 @@
 
 Names, columns and meanings are IPP's (`pxadmin_create_tables.sql`, `dbconfig/pstamp.md`); what we add stands at the end
 of each table, under "ours". Integers that IPP leaves NULL default to 0 here. The clock is UTC everywhere; our own
-times are microseconds since 1970, so that both engines compare them alike.
+times are microseconds since 1970, so that both engines compare them alike. A change of a table needs a step in
+`migrations`.
 """
 
 from __future__ import annotations

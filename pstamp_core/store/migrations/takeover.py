@@ -146,6 +146,7 @@ def take_dependent(old: Mapping[str, Any], new: Mapping[str, Any]) -> Row:
             row.become("stop", code, "it names no component")
     elif row.state == "full" and fault:
         row.become("full", 0, "its component is there")
+        row.new["cause"] = 0
     elif row.state == "stop" and fault != code:
         row.become("stop", code, "a closed dependent has a final code")
     elif not row.state:
@@ -228,6 +229,8 @@ def take_request(
         row.become("cancel", 0, "unknown state: nobody works on it, and the user is told so")
     elif fault and row.state in ("stop", "cleaned"):
         row.become(row.state, 0, "a request that has ended has no fault")
+        row.new["cause"] = 0
+        answer = Answer(fault, 0) if is_final(fault) and not jobs else None
     elif is_final(fault) and row.state in ("cancel", "goto_cleaned"):
         row.become(row.state, 0, "a request has no final code; it is tried again")
     if row.state in ("new", "parsed", "run"):
