@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pstamp_core.faults import Bug, fault_name, fault_sentence
-from pstamp_core.files import StoredFile, measure, write_text
+from pstamp_core.files import StoredFile, measure, sweep, write_text
 from pstamp_core.formats import results_mdc, write_results
 from pstamp_core.machines import Event
 from pstamp_core.store import fire, open_jobs, pstampJob, pstampRequest, requests_to_finish
@@ -40,7 +40,7 @@ def finish_request(server: Server, request: pstampRequest) -> None:
     RetryableError
         Disk or database fail; the fileset is not there, or whole.
     """
-    outdir = Path(request.outdir) if request.outdir else server.work_directory(request.req_id, server.store.now())
+    outdir = Path(request.outdir) if request.outdir else server.work_directory(request)
     outdir.mkdir(parents=True, exist_ok=True)
     with server.store.reading():
         jobs = list(pstampJob.select().where(pstampJob.req_id == request.req_id))
@@ -58,6 +58,7 @@ def finish_request(server: Server, request: pstampRequest) -> None:
 
     def still_ours() -> None:
         server.store.work(lambda: fire([request], Event.HEARTBEAT, server.args()))
+        sweep(outdir)  # all has its public name: what is left is of workers who died, or lost their leases
 
     product = request.outProduct or server.settings.product
     if not server.datastore.has_product(product):

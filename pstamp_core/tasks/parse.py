@@ -114,7 +114,7 @@ def parse_request(server: Server, request: pstampRequest, progress: Progress | N
     RetryableError
         A file, disk or database does not answer now; nothing was stored.
     """
-    outdir = Path(request.outdir) if request.outdir else server.work_directory(request.req_id, server.store.now())
+    outdir = Path(request.outdir) if request.outdir else server.work_directory(request)
     outdir.mkdir(parents=True, exist_ok=True)
     plan = Plan(columns={"outdir": str(outdir), "reqType": "pstamp"})
     try:

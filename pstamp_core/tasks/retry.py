@@ -143,7 +143,7 @@ def answer_unparsed(server: Server, request: pstampRequest, event: Event, args: 
     if not request.name:
         columns["name"] = f"ERROR.{request.req_id}"
     if not request.outdir:
-        columns |= {"outdir": str(server.work_directory(request.req_id, args.now)), "reqType": "unknown"}
+        columns |= {"outdir": str(server.work_directory(request)), "reqType": "unknown"}
     fire([request], event, args, note=note, **columns)
     job = {
         "rownum": "0", "jobType": "none", "state": JobState.STOP, "fault": args.fault, "cause": request.cause,

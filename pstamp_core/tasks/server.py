@@ -27,7 +27,6 @@ from pstamp_core.store import (
     Store,
     Worked,
     fire,
-    moment,
     pstampAccessLevel,
     pstampDependent,
     pstampJob,
@@ -93,9 +92,9 @@ class Server:
     def _backoff(self, count: int) -> int:
         return int(min(self.settings.retry_seconds * 2.0 ** (count - 1), LONGEST_BACKOFF) * MICROSECONDS)
 
-    def work_directory(self, req_id: int, now: int) -> Path:
-        """Return where the files of a request go: by the day (UTC) it was first worked on, as in IPP."""
-        return self.settings.work / moment(now).strftime("%Y/%m/%d") / str(req_id)
+    def work_directory(self, request: pstampRequest) -> Path:
+        """Return where the files of `request` go: by the day (UTC) it was submitted, so that every try finds it."""
+        return self.settings.work / f"{request.registered:%Y/%m/%d}" / str(request.req_id)
 
     def record(self, row: Worked, error: BaseException) -> None:
         """Store what an attempt on `row` failed with; the row may be ours no longer, then nothing is stored."""
