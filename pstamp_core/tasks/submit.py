@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
-from pstamp_core.faults import Fault, RetryableError, UserError
-from pstamp_core.files import written
+from peewee import fn
+
+from pstamp_core.faults import Fault, UserError
 from pstamp_core.formats import name_is_valid, parse_text, read_request, write_request
 from pstamp_core.machines import RequestState
 from pstamp_core.store import make, moment, pstampRequest, pstampWebRequest
@@ -35,16 +37,23 @@ def submit(server: Server, path: Path, *, label: str | None = None, username: st
         The file can't be copied, or the database does not answer.
     """
     table = read_request(path, max_rows=server.settings.max_rows)
-    number, now = server.store.work(lambda: (pstampWebRequest.create().num, server.store.now()))
+
+    def take_number() -> tuple[int, int, int]:
+        newest = pstampRequest.select(fn.MAX(pstampRequest.req_id)).scalar() or 0
+        return pstampWebRequest.create().num, newest, server.store.now()
+
+    number, newest, now = server.store.work(take_number)
     copy = server.settings.work / "webreq" / moment(now).strftime("%Y/%m/%d") / f"web_{number}.fits"
     copy.parent.mkdir(parents=True, exist_ok=True)
-    with written(copy) as private:
-        shutil.copyfile(path, private)
 
     # A name that can't be a fileset's is left to the parser, which answers under a name of its own.
     name = table.req_name if name_is_valid(table.req_name) else None
 
     def work() -> int:
+        # An earlier try may have been stored although the database's answer was lost.
+        own = pstampRequest.get_or_none((pstampRequest.req_id > newest) & pstampRequest.uri.endswith(f"/{copy.name}"))
+        if own is not None:
+            return int(own.req_id)
         same = pstampRequest.get_or_none(pstampRequest.name == name) if name else None
         if same is not None:
             raise UserError(
@@ -60,8 +69,13 @@ def submit(server: Server, path: Path, *, label: str | None = None, username: st
         return int(request.req_id)
 
     try:
+        # The name is never used again, and nobody looks for it before the request is there: it needs no private one.
+        with path.open("rb") as source, copy.open("wb") as target:
+            shutil.copyfileobj(source, target)
+            target.flush()
+            os.fsync(target.fileno())
         return server.store.work(work)
-    except (UserError, RetryableError):
+    except (UserError, OSError):  # a database that does not answer may have the request all the same
         copy.unlink(missing_ok=True)
         raise
 
