@@ -165,7 +165,7 @@ class DataStore:
         return target
 
     def withdraw(self, product: str, fileset: str, *, missing_ok: bool = True) -> None:
-        """Take a fileset out of the registry, then off the disk and out of the indexes.
+        """Take a fileset out of the registry and the indexes, then off the disk.
 
         Raises
         ------
@@ -191,12 +191,12 @@ class DataStore:
 
         with self._working(f"fileset {product}/{fileset}"), self._turn():
             known = unit_of_work(self.database, TABLES, unregister)
+            if not (known or missing_ok or _is_fileset(target)):
+                raise UserError(f"data store {self.root}: there is no fileset {product}/{fileset}")
+            self._write_indexes([product])  # first: an index names nothing that is gone
             if known or _is_fileset(target):
                 _remove(target)
-            elif not missing_ok:
-                raise UserError(f"data store {self.root}: there is no fileset {product}/{fileset}")
             _sweep(target)
-            self._write_indexes([product])
 
     def rewrite_indexes(self) -> None:
         """Write those index.txt anew that are not what the registry says, as after a change made to it by hand."""
