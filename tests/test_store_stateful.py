@@ -62,7 +62,7 @@ class Job:
             self.cause = fault
             self.retry_at = now + BACK_OFF * self.fault_count
         else:
-            self.state = "stop"
+            self.state, self.cause = "stop", 0
 
     def is_faulted(self) -> bool:
         return self.state == "run" and 0 < self.fault < 10 and not self.lease_owner
