@@ -15,6 +15,7 @@ import typer
 from pstamp_core.faults import FIRST_FINAL, Fault, PstampError
 
 if TYPE_CHECKING:
+    from pstamp_core.settings import Settings
     from pstamp_core.tasks.server import Server
 
 Home = Annotated[
@@ -24,12 +25,18 @@ Home = Annotated[
 HOME = Path("pstamp-home")
 
 
-def server_of(home: Path) -> Server:
-    """Return the server in `home`; the environment's PSTAMP_DB names another database."""
+def settings_of(home: Path) -> Settings:
+    """Return the settings of the server in `home`; the environment's PSTAMP_DB names another database."""
     from pstamp_core.settings import load_settings
+
+    return load_settings(home, os.environ.get("PSTAMP_DB"))
+
+
+def server_of(home: Path) -> Server:
+    """Return the server in `home`."""
     from pstamp_core.tasks.server import Server
 
-    return Server(load_settings(home, os.environ.get("PSTAMP_DB")))
+    return Server(settings_of(home))
 
 
 def exit_code(error: PstampError) -> int:

@@ -61,3 +61,20 @@ def check(
     if count:
         raise typer.Exit(Fault.PS_EXIT_DATA_ERROR)
     print("all is well")
+
+
+@app.command()
+def migrate(
+    home: Home = HOME,
+    target: Annotated[
+        int | None, typer.Option(help="Schema version; 0 is IPP's original.", show_default="newest")
+    ] = None,
+) -> None:
+    """Bring the database to the schema of this software, or to an older one; prints each row that was changed, and why.
+
+    Example: pstamp db migrate
+    """
+    from pstamp_core.tasks.server import migrate_database
+
+    for line in migrate_database(console.settings_of(home), target):
+        print(line)

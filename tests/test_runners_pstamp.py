@@ -200,6 +200,18 @@ def test_a_preview_is_accepted_or_cancelled(command: Command, tmp_path: Path) ->
     assert (code, err.split(":")[1]) == (4, " request 1")
 
 
+def test_an_original_database_is_migrated(command: Command, tmp_path: Path) -> None:
+    command("init", "--home", "h")
+    assert command("db", "migrate", "--home", "h") == (0, "schema version 1 -> 1\n", "")
+    code, out, _ = command("db", "migrate", "--target", "0", "--home", "h")
+    assert (code, out.splitlines()[-1]) == (0, "schema version 1 -> 0")
+    code, out, err = command("status", "--home", "h")
+    assert (code, out) == (3, "")
+    assert err.endswith("pstamp db migrate\n")
+    assert command("db", "migrate", "--home", "h")[1].splitlines()[-1] == "schema version 0 -> 1"
+    assert command("status", "--home", "h")[0] == 0
+
+
 def commands(app: typer.Typer, name: str = "pstamp") -> Iterator[tuple[str, str]]:
     for each in app.registered_commands:
         assert each.callback is not None

@@ -33,6 +33,7 @@ from pstamp_core.store import (
     pstampProject,
     pstampRequest,
 )
+from pstamp_core.store.migrations import check_version, migrate
 
 log = logging.getLogger("pstamp")
 
@@ -50,13 +51,20 @@ class Server:
         The server's settings.
     store : Store, optional
         Its database, if not the one that the settings name (for tests).
+
+    Raises
+    ------
+    RetryableError
+        Fault 3: the database has no tables, or those of another version; the message says what mends that.
     """
 
     def __init__(self, settings: Settings, store: Store | None = None) -> None:
         self.settings = settings
         if store is None:
             must_exist(settings.address)
-        self.store = store or Store(settings.address)
+            store = Store(settings.address)
+            check_version(store)
+        self.store = store
         self.datastore = DataStore(settings.datastore, self.store.db)
         self.worker = f"{socket.gethostname()[:24]}.{os.getpid()}.{secrets.token_hex(4)}"
         self._imagedbs: dict[str, ImageDB] = {}
@@ -211,6 +219,19 @@ def make_server(home: Path, database: str | None = None) -> Server:
     ImageDB(settings.locate(f"images/{LOCAL}.db"), None).create()
     add_project(server, LOCAL, f"images/{LOCAL}.db", camera=LOCAL)
     return server
+
+
+def migrate_database(settings: Settings, target: int | None = None) -> list[str]:
+    """Bring the server's database to schema version `target`, the newest by default; return what was changed.
+
+    Raises
+    ------
+    RetryableError
+        The database does not answer, or can't be brought there; the message says why.
+    """
+    must_exist(settings.address)
+    report = migrate(Store(settings.address), target)
+    return [*report.lines, f"schema version {report.before} -> {report.after}"]
 
 
 def add_project(
