@@ -32,7 +32,7 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
         {"faults", "files", "settings", "database", "machines", "store", "datastore", "imagedb", "formats", "stamps"},
         {*SQL, *SCIENCE},
     ),
-    "pstamp_core.testing": ({"machines", "store"}, {*SQL, "pymysql"}),
+    "pstamp_core.testing": ({"faults", "settings", "machines", "store", "tasks"}, {*SQL, "pymysql", "hypothesis"}),
     "pstamp_core": (set(), set()),
     "runners": ({"pstamp_core", "tasks", "faults", "settings", "simtest"}, {"typer", "rich"}),
     "simtest": (
