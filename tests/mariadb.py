@@ -40,7 +40,7 @@ class MariaDB:
         )  # fmt: skip
         self._command = [
             server, "--no-defaults", f"--datadir={folder / 'data'}", f"--port={self.port}", "--bind-address=127.0.0.1",
-            f"--socket={folder / 's'}", f"--pid-file={folder / 'pid'}", f"--user={_user()}",
+            f"--socket={folder / 's'}", f"--tmpdir={folder}", f"--pid-file={folder / 'pid'}", f"--user={_user()}",
             "--innodb-flush-log-at-trx-commit=2", "--innodb-buffer-pool-size=64M", "--skip-log-bin",
         ]  # fmt: skip
 

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 from time import time
 from typing import Any
 
 import pytest
 from conftest import NOW, SECOND, Clock, Rows
+from peewee import MySQLDatabase
 from playhouse.test_utils import count_queries
 
 from pstamp_core.faults import RetryableError
 from pstamp_core.machines import DependentState, Event, JobState, RequestState
 from pstamp_core.store import (
+    Label,
     Store,
     Worked,
     dependents_to_check,
@@ -361,6 +365,79 @@ def test_a_worker_whose_candidates_were_all_taken_goes_to_the_next_image(
     quicker([first])
     claimed = store.work(lambda: store.claim_jobs(rows.args(), 10))
     assert [job.job_id for job in claimed] == [second.job_id]
+
+
+def test_a_worker_that_lost_a_race_looks_anywhere_in_the_request(
+    store: Store, rows: Rows, quicker: Callable[[list[pstampJob]], None]
+) -> None:
+    request = rows.request()
+    jobs = [rows.job(request, image=f"{number}") for number in range(10)]
+    quicker(jobs[:1])
+    claimed = set()
+    for seed in range(30):
+        random.seed(seed)
+        with store.db.atomic() as transaction:
+            (job,) = store.claim_jobs(rows.args(), 1)
+            claimed.add(job.job_id)
+            transaction.rollback()
+            if seed < 29:
+                quicker(jobs[:1])
+    assert jobs[0].job_id not in claimed
+    assert len(claimed) > 5
+
+
+def test_a_request_that_is_not_served_any_more_ends_the_search(
+    store: Store, rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its label is switched off while a worker loses a race for its jobs."""
+    rows.label("x")
+    request = rows.request(label="x")
+    for number in range(3):
+        rows.job(request, image=f"{number}")
+
+    def late(*args: Any, **options: Any) -> Any:
+        Label.update(active=False).execute()
+        return []
+
+    monkeypatch.setattr("pstamp_core.store.store.fire", late)
+    assert store.work(lambda: store.claim_jobs(rows.args(), 10)) == []
+
+
+@pytest.mark.parametrize("pile", ["to run", "finished", "finished, of the same image"])
+def test_a_claim_is_no_more_work_when_jobs_pile_up(store: Store, rows: Rows, pile: str) -> None:
+    efforts = []
+    request = rows.request()
+    old = request if pile == "to run" else rows.request(RequestState.STOP)
+    state = JobState.RUN if pile == "to run" else JobState.STOP
+    fresh = {"req_id": request.req_id, "state": JobState.RUN}
+    pstampJob.insert_many([{**fresh, "image": f"{n % 20}"} for n in range(60)]).execute()
+    for more in (0, 3000):
+        image = "0" if pile.endswith("same image") else ""
+        for start in range(0, more, 500):
+            jobs = [{"req_id": old.req_id, "state": state, "image": image or f"x{start + n}"} for n in range(500)]
+            pstampJob.insert_many(jobs).execute()
+        efforts.append(effort(store, lambda: store.work(lambda: store.claim_jobs(rows.args(), 2))))
+    assert efforts[1] < 1.5 * efforts[0]
+
+
+def rows_read(db: Any) -> int:
+    return sum(int(number) for _, number in db.execute_sql("SHOW SESSION STATUS LIKE 'Handler_read%%'").fetchall())
+
+
+def effort(store: Store, work: Callable[[], Any]) -> int:
+    """Return how much the database has to do for `work`, whatever else the machine does: steps, or rows it looks at."""
+    db: Any = store.db
+    if isinstance(db, MySQLDatabase):
+        for table in ("pstampRequest", "pstampJob", "Label"):
+            db.execute_sql(f"ANALYZE TABLE {table}").fetchall()
+        before = rows_read(db)
+        work()
+        return rows_read(db) - before
+    steps = count(1)
+    db.connection().set_progress_handler(lambda: next(steps) and None, 1)
+    work()
+    db.connection().set_progress_handler(None, 1)
+    return next(steps)
 
 
 def test_a_lost_lease_comes_back_by_reaping_and_reverting(store: Store, rows: Rows, do: Do, clock: Clock) -> None:

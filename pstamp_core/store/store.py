@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
-from peewee import JOIN, Database, ModelSelect, MySQLDatabase, fn
+from peewee import JOIN, SQL, Database, ModelSelect, MySQLDatabase, fn
 
 from pstamp_core.database import connect, create_tables, session, unit_of_work
 from pstamp_core.machines import Args, DependentState, Event, JobState, RequestState
@@ -20,9 +21,6 @@ T = TypeVar("T")
 
 DEFAULT_PRIORITY = 10000
 """The priority of work whose label has no row in `Label`, in every queue (`pstamptool_pendingjob.sql`)."""
-
-WINDOW = 8
-"""A claim looks at this many times its limit, so that workers do not all fight for the first rows."""
 
 
 class Store:
@@ -82,23 +80,67 @@ class Store:
         return fire(rows, Event.CLAIM, args, race=True)
 
     def claim_jobs(self, args: Args, limit: int) -> list[pstampJob]:
-        """Claim up to `limit` jobs of one image: the first of the queue that no other worker takes first."""
-        queue = jobs_to_run(args.now).select(pstampJob.image).limit(limit * WINDOW)
-        images = dict.fromkeys(image for (image,) in queue.tuples())
-        for image in images:
-            claimed = self.claim(jobs_to_run(args.now).where(pstampJob.image == image), args, limit)
+        """Claim up to `limit` jobs of one image: that of the first job of the queue.
+
+        Jobs of the same request come first, since they are as urgent; jobs of others that want the image come with
+        them. How many jobs there are, to be run or finished, makes no difference.
+
+        Races tolerated: who finds that all were taken meanwhile goes on at a random place in the same request, so that
+        workers do not run into each other again. It returns none only when there is none.
+        """
+        first = _first_job(args.now)
+        while first is not None:
+            mine, image = pstampJob.req_id == first.request_id, pstampJob.image == first.image
+            rows = list(_jobs(args.now).where(mine & image).order_by(pstampJob.job_id).limit(limit))
+            if len(rows) < limit:
+                others = _jobs(args.now).where(~mine & image).order_by(pstampJob.req_id, pstampJob.job_id)
+                rows += list(others.limit(limit - len(rows)))
+            claimed = fire(rows, Event.CLAIM, args, race=True)
             if claimed:
                 return claimed
+            first = _any_job(args.now, first.request_id) or _first_job(args.now)
         return []
+
+
+def _first_job(now: int) -> pstampJob | None:
+    """Return the first job of the queue, by one look at each request instead of at each job."""
+    first = (
+        pstampJob.select(pstampJob.job_id)
+        .where((pstampJob.req_id == pstampRequest.req_id) & _can_run(now))
+        .order_by(pstampJob.job_id)
+        .limit(1)
+    )
+    # Requests that have none come last: SQLite knows no HAVING here, and their number is small.
+    requests = _in_active_label(pstampRequest.select(first.alias("job_id")).where(_is_served()))
+    order = (SQL("job_id IS NULL"), _priority().desc(), SQL("job_id"))
+    top = requests.order_by(*order).limit(1).alias("top")
+    found: list[pstampJob] = list(pstampJob.select().join(top, on=(top.c.job_id == pstampJob.job_id)))
+    return found[0] if found else None
+
+
+def _any_job(now: int, req_id: int) -> pstampJob | None:
+    """Return a job of a request that can run, from a random place on; None if the request has none any more."""
+    mine = _jobs(now).where(pstampJob.req_id == req_id)
+    ends = [job for order in (pstampJob.job_id, pstampJob.job_id.desc()) for job in mine.order_by(order).limit(1)]
+    if len(ends) < 2:
+        return None
+    place = random.randint(*(int(job.job_id) for job in ends))
+    found = list(mine.where(pstampJob.job_id >= place).order_by(pstampJob.job_id).limit(1))
+    return found[0] if found else None
 
 
 def with_label(query: ModelSelect[Any], key: Any) -> ModelSelect[Any]:
     """Leave out work under an inactive label, and order by priority, then number."""
-    return (
-        query.join_from(pstampRequest, Label, JOIN.LEFT_OUTER, on=(pstampRequest.label == Label.label))
-        .where(Label.active.is_null() | (Label.active == True))  # noqa: E712 (SQL)
-        .order_by(fn.COALESCE(Label.priority, DEFAULT_PRIORITY).desc(), key)
-    )
+    return _in_active_label(query).order_by(_priority().desc(), key)
+
+
+def _in_active_label(query: ModelSelect[Any]) -> ModelSelect[Any]:
+    labelled = query.join_from(pstampRequest, Label, JOIN.LEFT_OUTER, on=(pstampRequest.label == Label.label))
+    return labelled.where(Label.active.is_null() | (Label.active == True))  # noqa: E712 (SQL)
+
+
+def _priority() -> Any:
+    return fn.COALESCE(Label.priority, DEFAULT_PRIORITY)
 
 
 def claimable(table: type[Worked], now: int) -> Any:
@@ -137,19 +179,28 @@ def requests_to_clean(now: int) -> ModelSelect[Any]:
 
 def jobs_to_run(now: int) -> ModelSelect[Any]:
     """Return the queue of jobs whose image is there."""
-    query = (
-        pstampJob.select()
-        .join_from(pstampJob, pstampRequest, on=(pstampJob.req_id == pstampRequest.req_id))
-        .join_from(pstampJob, pstampDependent, JOIN.LEFT_OUTER, on=(pstampJob.dep_id == pstampDependent.dep_id))
-        .where(
-            (pstampJob.state == JobState.RUN)
-            & claimable(pstampJob, now)
-            & (pstampRequest.state == RequestState.RUN)
-            & (pstampRequest.fault == 0)
-            & ((pstampJob.dep_id == 0) | (pstampDependent.state == DependentState.FULL))
-        )
+    return _jobs(now).order_by(_priority().desc(), pstampJob.job_id)
+
+
+def _jobs(now: int) -> ModelSelect[Any]:
+    """Return the jobs that can run, in no order."""
+    jobs = pstampJob.select().join_from(pstampJob, pstampRequest, on=(pstampJob.req_id == pstampRequest.req_id))
+    return _in_active_label(jobs.where(_can_run(now) & _is_served()))
+
+
+def _can_run(now: int) -> Any:
+    """Return the condition for a job that can run, as far as its request lets it."""
+    is_there = pstampDependent.select().where(
+        (pstampDependent.dep_id == pstampJob.dep_id) & (pstampDependent.state == DependentState.FULL)
     )
-    return with_label(query, pstampJob.job_id)
+    return (
+        (pstampJob.state == JobState.RUN) & claimable(pstampJob, now) & ((pstampJob.dep_id == 0) | fn.EXISTS(is_there))
+    )
+
+
+def _is_served() -> Any:
+    """Return the condition for a request whose jobs may run, as far as its label lets them."""
+    return (pstampRequest.state == RequestState.RUN) & (pstampRequest.fault == 0)
 
 
 def dependents_to_check(now: int) -> ModelSelect[Any]:

@@ -170,7 +170,7 @@ class pstampJob(Worked):
     parent_id = BigIntegerField(default=0)
     is_parent = BooleanField(default=False)
     # ours
-    image = NameField(512, default="", index=True)
+    image = NameField(512, default="")
     params = TextField(default="")
     result = TextField(default="")
     sentence = TextField(default="")
@@ -178,8 +178,10 @@ class pstampJob(Worked):
 
     class Meta:
         indexes = (
-            (("state", "fault", "lease_owner", "retry_at"), False),
-            (("req_id", "state"), False),
+            (("state", "fault", "lease_owner"), False),
+            # A claim finds the first job of a request, and the jobs of an image, without a look at any other.
+            (("req_id", "state", "fault", "lease_owner", "job_id", "dep_id", "retry_at"), False),
+            (("image", "state", "fault", "lease_owner", "req_id", "job_id"), False),
         )
 
 

@@ -131,14 +131,18 @@ class pstampJob(Worked):
     dep_id = BigIntegerField(index=True)
     parent_id = BigIntegerField()
     is_parent = BooleanField()
-    image = NameField(512, index=True)
+    image = NameField(512)
     params = TextField()
     result = TextField()
     sentence = TextField()
     changed_at = BigIntegerField()
 
     class Meta:
-        indexes = ((("state", "fault", "lease_owner", "retry_at"), False), (("req_id", "state"), False))
+        indexes = (
+            (("state", "fault", "lease_owner"), False),
+            (("req_id", "state", "fault", "lease_owner", "job_id", "dep_id", "retry_at"), False),
+            (("image", "state", "fault", "lease_owner", "req_id", "job_id"), False),
+        )
 
 
 class pstampHistory(Table):
