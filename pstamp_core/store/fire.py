@@ -81,18 +81,22 @@ def fire(
     groups: dict[tuple[Any, ...], list[tuple[W, Change]]] = {}
     for row in rows:
         change = machine.decide(row, event, args)
-        seen = (row.state, row.fault, row.attempt, row.lease_owner, *sorted(change.values.items(), key=lambda i: i[0]))
-        if Guard.HELD not in change.edge.guards:  # the holder's own heartbeats may have moved it
-            seen += (row.lease_until,)
-        if row.id_ in own:
-            seen += (row.id_,)
-        groups.setdefault(seen, []).append((row, change))
+        alike = (*_seen(row, change).values(), *change.values.items(), row.id_ if row.id_ in own else None)
+        groups.setdefault(alike, []).append((row, change))
     changed: list[tuple[W, Change]] = []
     for group in groups.values():
         for part in chunked(group, CHUNK):
             changed += _update(table, part, args, race, {**columns, **own.get(part[0][0].id_, {})})
     _record(machine, changed, event, args, note)
     return [row for row, _ in changed]
+
+
+def _seen(row: Worked, change: Change) -> dict[str, Any]:
+    """Return what the row must still be like when it is changed: this is what fences late writers off."""
+    seen = {"state": change.source, "fault": row.fault, "attempt": row.attempt, "lease_owner": row.lease_owner}
+    if Guard.HELD not in change.edge.guards:  # the holder's own heartbeats may have moved it
+        seen["lease_until"] = row.lease_until
+    return seen
 
 
 def _update(
@@ -104,16 +108,8 @@ def _update(
     if change.edge.history:
         values["changed_at"] = args.now
     ids = [row.id_ for row, _ in part]
-    where = (
-        key.in_(ids)
-        & (table.state == change.source)
-        & (table.fault == first.fault)
-        & (table.attempt == first.attempt)
-        & (table.lease_owner == first.lease_owner)
-    )
-    if Guard.HELD not in change.edge.guards:
-        where &= table.lease_until == first.lease_until
-    count = table.update(values).where(where).execute()
+    unchanged = (getattr(table, name) == value for name, value in _seen(first, change).items())
+    count = table.update(values).where(key.in_(ids), *unchanged).execute()
     if count != len(part):
         if not race:
             kind = LeaseLost if Guard.HELD in change.edge.guards else Stale
