@@ -88,22 +88,23 @@ class Store:
         Races tolerated: who finds that all were taken meanwhile goes on at a random place in the same request, so that
         workers do not run into each other again. It returns none only when there is none.
         """
-        first = _first_job(args.now)
-        while first is not None:
-            mine, image = pstampJob.req_id == first.request_id, pstampJob.image == first.image
-            rows = list(_jobs(args.now).where(mine & image).order_by(pstampJob.job_id).limit(limit))
+        found = _first_job(args.now)
+        while found:
+            req_id, image = found
+            wanted = _jobs(args.now).where(pstampJob.image == image)
+            rows = list(wanted.where(pstampJob.req_id == req_id).order_by(pstampJob.job_id).limit(limit))
             if len(rows) < limit:
-                others = _jobs(args.now).where(~mine & image).order_by(pstampJob.req_id, pstampJob.job_id)
+                others = wanted.where(pstampJob.req_id != req_id).order_by(pstampJob.req_id, pstampJob.job_id)
                 rows += list(others.limit(limit - len(rows)))
             claimed = fire(rows, Event.CLAIM, args, race=True)
             if claimed:
                 return claimed
-            first = _any_job(args.now, first.request_id) or _first_job(args.now)
+            found = _any_job(args.now, req_id) or _first_job(args.now)
         return []
 
 
-def _first_job(now: int) -> pstampJob | None:
-    """Return the first job of the queue, by one look at each request instead of at each job."""
+def _first_job(now: int) -> tuple[int, str] | None:
+    """Return request and image of the first job of the queue, by one look at each request instead of at each job."""
     first = (
         pstampJob.select(pstampJob.job_id)
         .where((pstampJob.req_id == pstampRequest.req_id) & _can_run(now))
@@ -114,18 +115,23 @@ def _first_job(now: int) -> pstampJob | None:
     requests = _in_active_label(pstampRequest.select(first.alias("job_id")).where(_is_served()))
     order = (SQL("job_id IS NULL"), _priority().desc(), SQL("job_id"))
     top = requests.order_by(*order).limit(1).alias("top")
-    found: list[pstampJob] = list(pstampJob.select().join(top, on=(top.c.job_id == pstampJob.job_id)))
+    jobs = pstampJob.select(pstampJob.req_id, pstampJob.image).join(top, on=(top.c.job_id == pstampJob.job_id))
+    found: list[Any] = list(jobs.tuples())
     return found[0] if found else None
 
 
-def _any_job(now: int, req_id: int) -> pstampJob | None:
-    """Return a job of a request that can run, from a random place on; None if the request has none any more."""
-    mine = _jobs(now).where(pstampJob.req_id == req_id)
-    ends = [job for order in (pstampJob.job_id, pstampJob.job_id.desc()) for job in mine.order_by(order).limit(1)]
+def _any_job(now: int, req_id: int) -> tuple[int, str] | None:
+    """Return a request and the image of a job in it, from a random place on; None if no job of it can run any more."""
+    jobs = _jobs(now).where(pstampJob.req_id == req_id)
+    order: Any = pstampJob.job_id
+    ends: list[Any] = []
+    for each in (order, order.desc()):
+        ends += list(jobs.select(order).order_by(each).limit(1).tuples())
     if len(ends) < 2:
         return None
-    place = random.randint(*(int(job.job_id) for job in ends))
-    found = list(mine.where(pstampJob.job_id >= place).order_by(pstampJob.job_id).limit(1))
+    place = random.randint(ends[0][0], ends[1][0])
+    later = jobs.select(pstampJob.req_id, pstampJob.image).where(pstampJob.job_id >= place).order_by(order).limit(1)
+    found: list[Any] = list(later.tuples())
     return found[0] if found else None
 
 
