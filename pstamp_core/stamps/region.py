@@ -213,12 +213,17 @@ def _to_pixels(wcs: WCS, sky: NDArray[np.float64]) -> NDArray[np.float64]:
     import numpy as np
     from astropy.coordinates import SkyCoord
     from astropy.wcs import NoConvergence
+    from astropy.wcs.utils import wcs_to_celestial_frame
 
     if wcs.has_distortion and len(sky) > 1:
         # A list is iterated until its worst has converged, and fails as a whole; each stamp must stand for itself.
         return np.concatenate([_to_pixels(wcs, position[None]) for position in sky])
+    place = SkyCoord(*sky.T, unit="deg").transform_to(wcs_to_celestial_frame(wcs)).spherical
+    world = [place.lon.deg, place.lat.deg]
+    if wcs.wcs.lat < wcs.wcs.lng:  # skycoord_to_pixel exchanges the pixels of such images
+        world.reverse()
     try:
-        return np.transpose(wcs.world_to_pixel(SkyCoord(*sky.T, unit="deg")))
+        return np.transpose(wcs.all_world2pix(*world, 0))
     except NoConvergence:
         # The inverse of a distortion need not exist far from the image.
         return np.full_like(sky, np.nan)
