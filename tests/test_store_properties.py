@@ -8,25 +8,30 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import deepcopy
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import mariadb
 import pytest
+from conftest import Rows
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
+from peewee import IntegrityError, OperationalError
 
 from pstamp_core.machines import Event
-from pstamp_core.store import MACHINES, Store
+from pstamp_core.machines.machine import FaultClass
+from pstamp_core.store import MACHINES, Store, Worked, pstampDependent, pstampJob, pstampRequest
 from pstamp_core.store.history import Line
 from pstamp_core.testing import Clock
 from pstamp_core.testing.invariants import INVARIANTS, World, check
-from pstamp_core.testing.stateful import Claim, Lives, taken
+from pstamp_core.testing.stateful import KIND_OF, USUAL_END, Claim, Lives, taken
 
 ROUNDS = 100 if os.environ.get("PSTAMP_OVERNIGHT") == "1" else 1
 SETTINGS = settings(
     max_examples=1000,
-    stateful_step_count=25,
+    stateful_step_count=20,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
     phases=set(Phase) - {Phase.explain},
@@ -53,6 +58,82 @@ def test_lives_on_sqlite(tmp_path: Path, round_: int) -> None:
 def test_lives_on_mysql(mysql_server: str, round_: int) -> None:
     with mariadb.database(mysql_server) as address, two_connections(address) as (stores, clock):
         run_state_machine_as_test(lambda: Lives(stores, clock), settings=SETTINGS)
+
+
+@pytest.fixture
+def life(store: Store, other: Store, clock: Clock) -> Lives:
+    """A life to be led by hand."""
+    return Lives([store, other], clock)
+
+
+@pytest.mark.parametrize("second", [0, 1], ids=["by the same worker", "by another"])
+@pytest.mark.parametrize("queue", KIND_OF)
+def test_a_late_finish_is_refused(life: Lives, queue: str, second: int) -> None:
+    """A lease runs out, the work is claimed again, and its first worker comes back: before it is done, and after."""
+    life.submit(0)
+    if queue != "parse":
+        wish = {"run": "image a", "check": "need x"}.get(queue, "answer")
+        life.parse(life.claim(0, "parse", 1)[0], [wish], preview=False)
+    if queue == "clean":
+        life.report(life.claim(0, "finish", 1)[0], Event.FINISH)
+        life.order(0, "request", max(life.model.rows["request"]), Event.EXPIRE)
+    (first,) = life.claim(0, queue, 1)
+    number = first.row.id_
+    life.pass_time(61)
+    life.reap(1)
+    life.order(1, first.kind, number, Event.REVERT)
+    (again,) = life.claim(second, queue, 1)
+    ends = [Event(USUAL_END[queue]), Event.FAULT, Event.RELEASE, Event.HEARTBEAT]
+    for event in ends:
+        report(life, first, event, refused=True)
+    report(life, again, ends[0], refused=False)
+    for event in ends:
+        report(life, first, event, refused=True)
+
+
+def report(life: Lives, claim: Claim, event: Event, *, refused: bool) -> None:
+    before = deepcopy(life.model.rows)
+    if event is Event.PARSE:
+        life.parse(claim, ["image b"], preview=False)
+    else:
+        life.report(claim, event, 2 if event is Event.FAULT else 0)
+    assert (life.model.rows == before) == refused
+    life.rows_equal_the_model()
+
+
+# -- what the database keeps to itself
+
+
+@pytest.mark.parametrize("table", MACHINES, ids=lambda table: table.__name__)
+def test_what_no_machine_allows_is_refused_by_hand_too(store: Store, rows: Rows, table: type[Worked]) -> None:
+    machine = MACHINES[table]
+    make = {pstampRequest: rows.request, pstampJob: rows.job, pstampDependent: rows.dependent}[table]
+    steps = {(source, dest) for _, source, dest, _ in machine.arrows()}
+    fault_of = {FaultClass.NONE: 0, FaultClass.RETRYABLE: 3, FaultClass.FINAL: 26}
+    for source in machine.states:
+        fault = min(fault_of[each] for each in machine.faults[source])
+        number = make(state=source, fault=fault, attempt=4).id_
+        by_hand = partial(typed, store, table, number)
+        for dest in machine.states:
+            for each, code in fault_of.items():
+                legal = (source is dest and code == fault) or ((source, dest) in steps and each in machine.faults[dest])
+                assert by_hand(f"state = '{dest.value}', fault = {code}") == legal, (source, dest, code)
+        assert not by_hand("attempt = 3")
+        assert not by_hand("state = 'limbo'")
+        assert by_hand("attempt = 5") == ((source, source) in steps)
+
+
+def typed(store: Store, table: type[Worked], number: int, change: str) -> bool:
+    """Type an UPDATE, take it back, and return whether it was let through."""
+    try:
+        with store.db.atomic() as transaction:
+            store.db.execute_sql(f"UPDATE {table.__name__} SET {change} WHERE {table.key().name} = {number}")  # noqa: S608
+            transaction.rollback()
+    except (IntegrityError, OperationalError) as error:  # MariaDB's SIGNAL is an OperationalError
+        if "pstamp" not in str(error):
+            raise
+        return False
+    return True
 
 
 # -- that the lives are full

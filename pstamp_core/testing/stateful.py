@@ -62,6 +62,14 @@ WORKERS_EVENTS = {
     for machine in MACHINES.values()
 }
 """What only the holder of a lease may fire."""
+ORDERS = {
+    machine.name: [
+        event for event in Event
+        if event is not Event.CLAIM and event not in WORKERS_EVENTS[machine.name] and machine.sources(event)
+    ]
+    for machine in MACHINES.values()
+}  # fmt: skip
+"""What anybody else fires."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -343,9 +351,9 @@ class Lives(RuleBasedStateMachine):
     # -- requests begin
 
     @initialize(
-        requests=st.lists(st.tuples(st.lists(WISH, max_size=3), st.booleans()), min_size=1, max_size=2),
-        done=st.lists(QUEUE, max_size=5),
-        begun=st.lists(QUEUE, min_size=2, max_size=5),
+        requests=st.lists(st.tuples(st.lists(WISH, max_size=2), st.booleans()), min_size=1, max_size=2),
+        done=st.lists(QUEUE, max_size=4),
+        begun=st.lists(QUEUE, min_size=1, max_size=3),
         data=st.data(),
     )
     def begin(
@@ -398,18 +406,38 @@ class Lives(RuleBasedStateMachine):
     def list_queue(self, worker: int, data: st.DataObject) -> None:
         """Let a worker read a queue; somebody will claim from that later."""
         queue = data.draw(st.sampled_from(self.fullest()), "queue")
-        store = self.servers[worker].store
-        with store.reading():
-            self.listed[queue] = list(QUEUES[queue](self.clock.now))
+        self.listed[queue] = self.read(worker, QUEUES[queue](self.clock.now))
 
     @precondition(lambda self: any(self.listed.values()))
     @rule(worker=WORKER, data=st.data())
     def claim_listed(self, worker: int, data: st.DataObject) -> None:
-        """Claim what was listed some time ago: what changed since must be left out."""
+        """Claim what was listed some time ago."""
         queue = data.draw(st.sampled_from([queue for queue, rows in self.listed.items() if rows]), "queue")
+        self.claim_rows(worker, queue, self.listed.pop(queue))
+
+    @precondition(lambda self: self.fullest())
+    @rule(worker=WORKER, data=st.data())
+    def claim_overtaken(self, worker: int, data: st.DataObject) -> None:
+        """Read a queue and claim from it, while a person has to do with one of its rows."""
+        queue = data.draw(st.sampled_from(self.fullest()), "queue")
+        rows = self.read(worker, QUEUES[queue](self.clock.now))
+        kind, number = KIND_OF[queue], data.draw(st.sampled_from([row.id_ for row in rows]), "row")
+        by = self.by(1 - worker, fault=GIVEN_UP)
+        ways = [event for event in ORDERS[kind] if self.model.after(kind, number, event.value, by)]
+        if ways:
+            self.order(1 - worker, kind, number, data.draw(st.sampled_from(ways), "event"))
+        self.claim_rows(worker, queue, rows)
+
+    def read(self, worker: int, query: Any) -> list[Any]:
+        """Read rows on the worker's connection."""
+        with self.servers[worker].store.reading():
+            return list(query)
+
+    def claim_rows(self, worker: int, queue: str, rows: Sequence[Any]) -> None:
+        """Claim what was read before: what changed since must be left out."""
         server, now_of = self.servers[worker], self.model.rows[KIND_OF[queue]]
         # A worker reads a queue and claims from it at once, so that only others come between.
-        rows = [row for row in self.listed.pop(queue) if now_of[row.id_]["lease_owner"] != server.worker]
+        rows = [row for row in rows if now_of[row.id_]["lease_owner"] != server.worker]
         seen = ("fault", "attempt", "lease_owner", "lease_until")
         expected = []
         for row in rows:
@@ -423,7 +451,7 @@ class Lives(RuleBasedStateMachine):
     def holds(self, claim: Claim) -> bool:
         """Tell whether the lease of a claim still is."""
         row = self.model.rows[claim.kind][claim.row.id_]
-        return (row["lease_owner"], row["attempt"]) == (claim.row.lease_owner, claim.row.attempt)
+        return (row["lease_owner"], row["attempt"]) == (self.servers[claim.worker].worker, claim.row.attempt)
 
     def held(self) -> list[Claim]:
         """Return the claims whose leases still are."""
@@ -464,6 +492,16 @@ class Lives(RuleBasedStateMachine):
         claim = data.draw(st.sampled_from(self.claims), "claim")
         event = data.draw(st.sampled_from(WORKERS_EVENTS[claim.kind]), "event")
         self.report_any(claim, event, data)
+
+    @precondition(lambda self: self.held())
+    @rule(data=st.data())
+    def report_for_another(self, data: st.DataObject) -> None:
+        """Let a worker report on the work of the other, with the row as it is now."""
+        claim = data.draw(st.sampled_from(self.held()), "claim")
+        other = 1 - claim.worker
+        (row,) = self.read(other, type(claim.row).select().where(type(claim.row).key() == claim.row.id_))
+        event = data.draw(st.sampled_from(WORKERS_EVENTS[claim.kind]), "event")
+        self.report_any(Claim(other, claim.queue, row), event, data)
 
     def parse(self, claim: Claim, wishes: list[str], *, preview: bool) -> None:
         """Let a worker store the jobs of a request it claimed, however long ago."""
