@@ -8,22 +8,18 @@ every third, and the long tasks leave out statements that leave nothing by thems
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from itertools import count
-from pathlib import Path
 
 import mariadb
 import pytest
 from conftest import check_history
 from worlds import World
 
-from pstamp_core.datastore.index import read_fileset_index, read_product_index
 from pstamp_core.faults import UserError
-from pstamp_core.files import measure
-from pstamp_core.machines import Event, JobState, RequestState
+from pstamp_core.machines import Event
 from pstamp_core.store import MACHINES, fire, pstampDependent, pstampJob, pstampRequest
 from pstamp_core.tasks.clean import clean_requests
 from pstamp_core.tasks.dependents import check_dependents
@@ -232,7 +228,7 @@ def test_a_death_anywhere_changes_nothing_of_the_end(worlds: dict[str, World], e
         died = killed_at(point, action, every=OVERNIGHT or task not in LONG)
         if died is None:
             break
-        look(world)
+        world.look()
         go_on()
         state = world.state()
         different = {name: (state.get(name), end.get(name)) for name in state | end if state.get(name) != end.get(name)}
@@ -248,27 +244,3 @@ def submit_again(world: World) -> None:
     world.reuse_numbers()
     with world.serving() as server, suppress(UserError):  # the name is in use, by its own request
         submit(server, world.request)
-
-
-def look(world: World) -> None:
-    """Check what must hold at any moment: what is public is whole, and what a row or an index says is there, is."""
-    product = world.home / "datastore" / "pstamp_results"
-    public = {path.name for path in product.iterdir() if not path.name.startswith(".")} - {"index.txt"}
-    for name in public:
-        entries = read_fileset_index((product / name / "index.txt").read_text())
-        assert {path.name for path in (product / name).iterdir()} == {entry.name for entry in entries} | {"index.txt"}
-        for entry in entries:
-            found = measure(product / name / entry.name, entry.type)
-            assert (found.bytes, found.md5) == (entry.bytes, entry.md5)
-    listed = {entry.name for entry in read_product_index((product / "index.txt").read_text())}
-    assert listed <= public
-    with world.serving() as server, server.store.reading():
-        for request in pstampRequest.select():
-            if request.state is RequestState.STOP:
-                assert request.name in listed
-            elif request.state is RequestState.NEW:
-                assert Path(request.uri).is_file()
-        for job in pstampJob.select().where((pstampJob.state == JobState.STOP) & (pstampJob.fault == 0)):
-            for promised in json.loads(job.result)["products"]:
-                found = measure(Path(promised["path"]), promised["type"])
-                assert (found.bytes, found.md5) == (promised["bytes"], promised["md5"])

@@ -6,6 +6,7 @@ once it is made again, an answer that parsing gives, and one that only the pixel
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from collections.abc import Iterator
@@ -21,10 +22,12 @@ from peewee import MySQLDatabase
 
 from pstamp_core.database import connect, session
 from pstamp_core.datastore import TABLES as DATASTORE_TABLES
+from pstamp_core.datastore.index import read_fileset_index, read_product_index
+from pstamp_core.files import measure
 from pstamp_core.formats import parse_text, write_request
 from pstamp_core.imagedb import ImageDB
 from pstamp_core.imagedb import tables as t
-from pstamp_core.machines import RequestState
+from pstamp_core.machines import JobState, RequestState
 from pstamp_core.settings import load_settings
 from pstamp_core.store import TABLES, Store, pstampDependent, pstampJob, pstampRequest, pstampWebRequest
 from pstamp_core.store.rules import trigger_name
@@ -58,13 +61,13 @@ def sky_image(path: Path) -> None:
 class World:
     """A server in `folder`, with its own database or that at `address`."""
 
-    def __init__(self, folder: Path, address: str | None = None) -> None:
+    def __init__(self, folder: Path, address: str | None = None, settings: str = SETTINGS) -> None:
         self.folder, self.clock = folder, Clock()
         self.home = folder / "home"
         self.home.mkdir()
         self.request = folder / "once_1.fits"
         write_request(self.request, parse_text(REQUEST)[0])
-        (self.home / "pstamp.toml").write_text(SETTINGS)
+        (self.home / "pstamp.toml").write_text(settings)
         self.address = address
         self._saved: dict[str, dict[str, Any]] = {}
         server = make_server(self.home, address)
@@ -175,15 +178,49 @@ class World:
         with self.serving() as server:
             run(server, workers=1)
             self.set_warp("full")
-            for _ in range(10):  # back-off after back-off
+            for _ in range(10):
                 run(server, workers=1)
                 self.clock.forward(60)
-                with server.store.reading():
-                    if not pstampRequest.select().where(pstampRequest.state.not_in(_ENDS)).exists():
-                        return
+                if self.is_done():
+                    return
         raise AssertionError(f"still not done: {report.waiting(server)}")
 
     # -- looking
+
+    def is_done(self) -> bool:
+        """Tell whether every request has come to its end."""
+        with self.serving() as server, server.store.reading():
+            return not pstampRequest.select().where(pstampRequest.state.not_in(_ENDS)).exists()
+
+    def waits(self) -> bool:
+        """Tell whether a job waits for the warp."""
+        with self.serving() as server, server.store.reading():
+            return pstampDependent.select().exists()
+
+    def look(self) -> None:
+        """Check what must hold at any moment: what is public is whole, and what a row or an index says is there, is."""
+        product = self.home / "datastore" / "pstamp_results"
+        public = {path.name for path in product.iterdir() if not path.name.startswith(".")} - {"index.txt"}
+        for name in public:
+            entries = read_fileset_index((product / name / "index.txt").read_text())
+            assert {path.name for path in (product / name).iterdir()} == {entry.name for entry in entries} | {
+                "index.txt"
+            }
+            for entry in entries:
+                found = measure(product / name / entry.name, entry.type)
+                assert (found.bytes, found.md5) == (entry.bytes, entry.md5)
+        listed = {entry.name for entry in read_product_index((product / "index.txt").read_text())}
+        assert listed <= public
+        with self.serving() as server, server.store.reading():
+            for request in pstampRequest.select():
+                if request.state is RequestState.STOP:
+                    assert request.name in listed
+                elif request.state is RequestState.NEW:
+                    assert Path(request.uri).is_file()
+            for job in pstampJob.select().where((pstampJob.state == JobState.STOP) & (pstampJob.fault == 0)):
+                for promised in json.loads(job.result)["products"]:
+                    found = measure(Path(promised["path"]), promised["type"])
+                    assert (found.bytes, found.md5) == (promised["bytes"], promised["md5"])
 
     def state(self) -> dict[str, Any]:
         """All that is to be the same whatever happened: rows without times and attempts, files by their bytes."""
