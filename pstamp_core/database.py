@@ -96,18 +96,20 @@ class _Sqlite(SqliteDatabase):
 
     def begin(self, lock_type: str | None = None) -> None:
         """Begin a transaction; wait for the lock that it asks for."""
-        connection = self.connection()
+        connection = self.connection()  # type: ignore[no-untyped-call]
         (patience,) = connection.execute("PRAGMA busy_timeout").fetchone()
-        until = time.monotonic() + patience / 1000
+        waited = 0.0
         connection.execute("PRAGMA busy_timeout = 0")
         try:
             while True:
                 try:
                     return super().begin(lock_type)
                 except OperationalError as error:
-                    if "locked" not in str(error) or time.monotonic() >= until:
+                    if "locked" not in str(error) or waited >= patience / 1000:
                         raise
-                time.sleep(random.uniform(0, 0.004))
+                nap = random.uniform(0, 0.004)
+                time.sleep(nap)
+                waited += nap
         finally:
             connection.execute(f"PRAGMA busy_timeout = {patience}")
 

@@ -495,6 +495,45 @@ def test_a_real_lock_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     two.close()
 
 
+def test_a_lock_is_asked_for_often_so_that_nobody_starves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, two = connect(str(tmp_path / "a.db")), connect(str(tmp_path / "a.db"))
+    with session(one, [Thing]):
+        create_tables(one, [Thing])
+    one.connect()
+    one.begin("IMMEDIATE")
+    naps: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        naps.append(seconds)
+        if len(naps) == 50:
+            one.commit()
+
+    monkeypatch.setattr(database.time, "sleep", sleep)
+    tries = []
+    unit_of_work(two, [Thing], lambda: tries.append(Thing.create(name="a")))
+    assert (len(tries), len(naps)) == (1, 50)
+    assert max(naps) <= 0.004
+    assert max(naps) - min(naps) > 0.001  # each at a time of its own
+    one.close()
+    two.close()
+
+
+def test_a_lock_is_not_waited_for_without_end(tmp_path: Path, naps: list[float]) -> None:
+    one, two = connect(str(tmp_path / "a.db")), connect(str(tmp_path / "a.db"))
+    one.connect()
+    one.begin("IMMEDIATE")
+    two.connect()
+    two.pragma("busy_timeout", 20)
+    with pytest.raises(OperationalError, match=r"^database is locked$"):
+        two.begin("IMMEDIATE")
+    assert 0.02 <= sum(naps) < 0.024
+    assert two.pragma("busy_timeout") == 20
+    with pytest.raises(OperationalError, match=r"^near \"NOW\": syntax error$"):
+        two.begin("NOW")
+    one.close()
+    two.close()
+
+
 def test_reading_and_then_writing_is_not_overtaken(tmp_path: Path) -> None:
     """The lock is taken at the beginning, so that nobody writes between the reading and the writing."""
     one, two = connect(str(tmp_path / "a.db")), connect(str(tmp_path / "a.db"))
