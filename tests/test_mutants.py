@@ -19,7 +19,8 @@ def outcome(mysql_server: str, mutant: str, *tests: str) -> tuple[int, str]:
         **os.environ, "PSTAMP_MUTANT": mutant, "PSTAMP_TEST_MYSQL": mysql_server, "PYTHONPATH": str(TESTS),
     }  # fmt: skip
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "mutants", "-p", "no:cacheprovider", "-p", "no:xdist", "-x", "--tb=no", *tests],
+        [sys.executable, "-m", "pytest", "-p", "mutants", "-p", "no:cacheprovider", "-p", "no:xdist",
+         "-x", "--tb=no", *tests],
         env=environment, cwd=TESTS.parent, capture_output=True, text=True, check=False,
     )  # fmt: skip
     return done.returncode, done.stdout.strip().splitlines()[-1]
