@@ -118,7 +118,9 @@ def _deliver(server: Server, done: Sequence[tuple[pstampJob, Stamp]]) -> None:
         jobs = server.store.work(lambda: fire(jobs, Event.HEARTBEAT, server.args()))
         for job, stamp in done:
             for product in stamp.products:
-                publish(product.path, Path(job.outputBase).parent / product.name)
+                public = Path(job.outputBase).parent / product.name
+                if product.path.exists() or not public.exists():  # else it has its name since we tried them together
+                    publish(product.path, public)
         own = {int(job.job_id): _outcome(job, stamp) for job, stamp in done}
         server.store.work(lambda: fire(jobs, Event.FINISH, server.args(), own=own))
     except (PstampError, OSError) as error:

@@ -50,8 +50,7 @@ def run(server: Server, *, workers: int = 0, progress: Progress | None = None) -
 
 
 def _run_all_jobs(server: Server, workers: int, progress: Progress | None) -> int:
-    with server.store.reading():
-        total = jobs_to_run(server.store.now()).count()
+    total = server.store.work(lambda: jobs_to_run(server.store.now()).count())
     if not total:
         return 0
     workers = workers or (os.cpu_count() or 1 if total >= WORTH_A_POOL else 1)
