@@ -1,0 +1,74 @@
+"""Workers that are late between the look at their lease and the new name of a file: nobody else is hurt."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from worlds import World
+
+from pstamp_core.files import publish
+from pstamp_core.machines import JobState
+from pstamp_core.store import pstampHistory, pstampJob
+from pstamp_core.tasks import jobs
+from pstamp_core.tasks.jobs import run_jobs
+from pstamp_core.tasks.operate import cancel
+from pstamp_core.tasks.parse import parse_requests
+from pstamp_core.tasks.submit import submit
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    """A world whose request is parsed; its first image has two jobs."""
+    world = World(tmp_path)
+    with world.serving() as server:
+        submit(server, world.request)
+        parse_requests(server, 1)
+    return world
+
+
+def test_a_job_that_is_cancelled_while_it_is_published_hurts_no_other(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cancelled: list[int] = []
+
+    def slow(private: Path, public: Path) -> None:
+        if not cancelled:
+            cancelled.append(1)
+            with world.serving() as other:
+                cancel(other, "job", 1, "ana")
+        publish(private, public)
+
+    monkeypatch.setattr(jobs, "publish", slow)
+    with world.serving() as server, server.store.reading():
+        run_jobs(server, 100)
+        first, second = pstampJob.select().where(pstampJob.attempt == 1)
+        assert (first.state, first.fault) == (JobState.CANCEL, 32)
+        assert (second.state, second.fault, second.fault_count) == (JobState.STOP, 0, 0)
+        events = pstampHistory.select(pstampHistory.event).where(
+            (pstampHistory.machine == "job") & (pstampHistory.row_id == second.job_id)
+        )
+        assert [each.event for each in events] == ["make", "claim", "finish"]
+    world.recover()
+    world.look()
+
+
+def test_a_worker_who_is_overtaken_while_it_publishes_spoils_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another does its jobs meanwhile, and finishing sweeps its private files away."""
+    ends: list[object] = []
+
+    def slow(private: Path, public: Path) -> None:
+        if not ends:
+            ends.append(None)
+            world.recover()
+            ends.append(world.state())
+            assert not private.exists()
+        publish(private, public)
+
+    monkeypatch.setattr(jobs, "publish", slow)
+    with world.serving() as server:
+        run_jobs(server, 100)
+    assert world.state() == ends[1]
+    world.look()
