@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import os
+import secrets
 import shutil
 import tempfile
 import zlib
@@ -114,7 +115,7 @@ def private_name(path: Path, token: str) -> Path:
 @contextmanager
 def written(path: Path, token: str = "") -> Iterator[Path]:
     """Give a private name to write to; rename it to `path` at the end, or remove it when the block fails."""
-    private = private_name(path, token or str(os.getpid()))
+    private = private_name(path, token or secrets.token_hex(8))  # process numbers are the same in every container
     try:
         yield private
         publish(private, path)

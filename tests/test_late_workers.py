@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from worlds import World
 
-from pstamp_core.files import publish
+from pstamp_core.files import publish, written
 from pstamp_core.machines import JobState
 from pstamp_core.store import pstampHistory, pstampJob
 from pstamp_core.tasks import jobs
@@ -72,3 +72,13 @@ def test_a_worker_who_is_overtaken_while_it_publishes_spoils_nothing(
         run_jobs(server, 100)
     assert world.state() == ends[1]
     world.look()
+
+
+def test_two_who_write_one_file_do_not_write_into_each_other(tmp_path: Path) -> None:
+    """On two hosts their processes may have the same number, as they do in containers."""
+    path = tmp_path / "results.fits"
+    with written(path) as late, written(path) as quick:
+        assert late != quick
+        quick.write_text("whole")
+        late.write_text("wh")
+    assert [each.name for each in tmp_path.iterdir()] == ["results.fits"]
