@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache
@@ -50,10 +51,10 @@ def worlds(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequ
         }
 
 
-def live(world: World, faults: DatabaseFaults) -> int:
+def live(world: World, faults: DatabaseFaults, mend: Callable[[], None] = lambda: None) -> int:
     """Lead a request from its submission to its end, while the server's database meets `faults`.
 
-    Returns how often they stopped whoever ran the server.
+    Returns how often they stopped whoever ran the server; he then calls `mend`, and runs it again.
     """
     stops = 0
     with world.serving() as server:
@@ -68,6 +69,7 @@ def live(world: World, faults: DatabaseFaults) -> int:
                     run(server, workers=1)
                 except RetryableError:
                     stops += 1
+                    mend()
                 world.clock.forward(700)
                 if world.is_done():
                     return stops
@@ -249,3 +251,41 @@ def test_reading_does_not_stay_with_a_broken_connection(worlds: dict[str, World]
             Label.select().count()
         with server.store.reading():
             assert Label.select().count() == 0
+
+
+# -- a server that is killed and started again
+
+
+class Killer(DatabaseFaults):
+    """Kills the server at the first statements that hold given texts; it is back at once, or when somebody asks."""
+
+    def __init__(self, server: mariadb.MariaDB, back_at_once: dict[str, bool]) -> None:
+        super().__init__({})
+        self.server, self.back_at_once = server, back_at_once
+
+    def __call__(self, db: Any, sql: str, do: Callable[[], Any]) -> Any:
+        for text in [text for text in self.back_at_once if text in sql]:
+            self.met.append(text)
+            self.server.stop(kill=True)
+            if self.back_at_once.pop(text):
+                self.server.start()
+        return super().__call__(db, sql, do)
+
+
+def test_a_server_killed_and_started_again_in_mid_run(tmp_path: Path) -> None:
+    """While a request is parsed, its jobs are run and its results are published."""
+    with tempfile.TemporaryDirectory() as folder:
+        server = mariadb.MariaDB(Path(folder))
+        try:
+            server.start()
+            with mariadb.database(server.address) as address:
+                world = World(tmp_path, address, settings=PATIENT)
+                end = undisturbed(world)
+                world.begin()
+                killer = Killer(server, {"INTO `pstampJob`": True, "`result` =": False, "INTO `dsFileset`": True})
+                assert live(world, killer, server.start) == 1
+                assert len(killer.met) == 3
+                assert essence(world) == end
+                check(world)
+        finally:
+            server.stop(kill=True)
