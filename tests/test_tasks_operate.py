@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,10 +28,12 @@ from pstamp_core.store import (
     requests_to_finish,
     requests_to_parse,
 )
+from pstamp_core.tasks.dependents import close
 from pstamp_core.tasks.operate import accept, cancel, expire, hold, release
 from pstamp_core.tasks.parse import Plan, PlannedJob, store_plan
 from pstamp_core.tasks.retry import give_up, give_up_one, reap, revert
 from pstamp_core.tasks.server import Server
+from pstamp_core.testing.invariants import check, look
 
 Reread = Callable[[Any], Any]
 
@@ -53,8 +56,7 @@ def submit(server: Server) -> pstampRequest:
     return request
 
 
-def parse(server: Server, request: pstampRequest, *components: str, preview: bool = False) -> list[pstampJob]:
-    """Jobs of `request`, one for each component to wait for; the component "" is there."""
+def plan_of(*components: str, preview: bool = False) -> Plan:
     plan = Plan(preview=preview)
     for component in components:
         need = {"stage": "warp", "stage_id": 1, "component": component, "imagedb": "g", "reason": ""}
@@ -62,7 +64,12 @@ def parse(server: Server, request: pstampRequest, *components: str, preview: boo
             PlannedJob({"image": component, "state": JobState.PARSED if preview else JobState.RUN},
                        need if component else None)
         )  # fmt: skip
-    server.store.work(lambda: store_plan(server, request, plan))
+    return plan
+
+
+def parse(server: Server, request: pstampRequest, *components: str, preview: bool = False) -> list[pstampJob]:
+    """Jobs of `request`, one for each component to wait for; the component "" is there."""
+    server.store.work(lambda: store_plan(server, request, plan_of(*components, preview=preview)))
     return list(pstampJob.select().where(pstampJob.req_id == request.req_id).order_by(pstampJob.job_id))
 
 
@@ -334,3 +341,69 @@ def test_a_job_lost_three_times_says_so(server: Server, reread: Reread, clock: C
     job = reread(job)
     assert (job.state, job.fault, job.cause) == (JobState.STOP, 25, 6)
     assert job.sentence == "3 tries failed, the last with 6: The work was lost or took too long."
+
+
+# -- two at once, which SQLite does not allow
+
+
+FORK = multiprocessing.get_context("fork")
+Task = Callable[[Server], Any]
+
+
+def meanwhile(server: Server, address: str, clock: Clock, first: Task, second: Task) -> None:
+    """Do `second` in another process after `first`, before its transaction ends; it may have to wait for that."""
+    begun, done = FORK.Event(), FORK.Event()
+
+    def other() -> None:
+        mine = Server(server.settings, Store(address, clock))
+        mine.worker = server.worker
+        with mine.store.reading():
+            begun.set()
+            mine.store.work(lambda: second(mine))
+        done.set()
+
+    process = FORK.Process(target=other)
+
+    def unit() -> None:
+        first(server)
+        process.start()
+        begun.wait(30)
+        done.wait(0.5)
+
+    server.store.work(unit)
+    process.join(30)
+    assert process.exitcode == 0
+
+
+def in_both_orders(*names: str) -> Any:
+    return pytest.mark.parametrize("order", [names, names[::-1]], ids=" then ".join)
+
+
+@pytest.mark.parametrize("engine", ["mysql"])
+@in_both_orders("parse", "close")
+def test_a_component_is_given_up_while_a_request_that_needs_it_is_parsed(
+    server: Server, address: str, clock: Clock, order: tuple[str, str]
+) -> None:
+    (waiting,) = parse(server, submit(server), "sky.1")
+    dependent, request = fire_one(server, dependent_of(waiting), Event.CLAIM), submit(server)
+    tasks: dict[str, Task] = {
+        "parse": lambda server: store_plan(server, request, plan_of("sky.1")),
+        "close": lambda server: close(dependent, server.args(fault=26), "purged"),
+    }
+    meanwhile(server, address, clock, *(tasks[name] for name in order))
+    check(look(server.store))
+
+
+@pytest.mark.parametrize("engine", ["mysql"])
+@in_both_orders("accept", "give up")
+def test_a_component_is_given_up_while_a_preview_that_needs_it_is_accepted(
+    server: Server, address: str, clock: Clock, order: tuple[str, str]
+) -> None:
+    parse(server, submit(server), "sky.1")
+    (preview,) = parse(server, submit(server), "sky.1", preview=True)
+    tasks: dict[str, Task] = {
+        "accept": lambda server: accept(server, preview.request_id, "ana"),
+        "give up": lambda server: give_up_one(server, "dependent", number_of(preview), "otto"),
+    }
+    meanwhile(server, address, clock, *(tasks[name] for name in order))
+    check(look(server.store))

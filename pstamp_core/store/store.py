@@ -237,3 +237,13 @@ def waiting_jobs(dependents: Sequence[pstampDependent]) -> list[pstampJob]:
     """Return the open jobs that wait for one of `dependents`."""
     ids = [dependent.dep_id for dependent in dependents]
     return list(pstampJob.select().where(pstampJob.dep_id.in_(ids) & (pstampJob.state == JobState.RUN)))
+
+
+def locked_dependents(condition: Any) -> list[pstampDependent]:
+    """Return the dependents that fulfil `condition`; nobody changes them before this unit of work ends.
+
+    Whoever lets jobs wait for a dependent must read it so: were it closed in the same moment, they would wait for ever.
+    """
+    # FOR UPDATE without its dialects: SQLite, which has none, has locked all by now.
+    pstampDependent.update(open_key=pstampDependent.open_key).where(condition).execute()
+    return list(pstampDependent.select().where(condition))

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pstamp_core.faults import Fault, UserError
 from pstamp_core.machines import DependentState, Event, JobState, RequestState
 from pstamp_core.machines.job import OPEN
-from pstamp_core.store import fire, pstampDependent, pstampJob, pstampRequest
+from pstamp_core.store import fire, locked_dependents, pstampDependent, pstampJob, pstampRequest
 from pstamp_core.tasks.dependents import stop_waiting_jobs
 from pstamp_core.tasks.retry import answer_unparsed
 from pstamp_core.tasks.server import Server, find
@@ -36,7 +36,7 @@ def accept(server: Server, number: int, who: str, note: str = "") -> None:
         mine = pstampJob.req_id == number
         fire(list(pstampJob.select().where(mine & (pstampJob.state == JobState.PARSED))), Event.ACCEPT, args, note=note)
         needed = pstampJob.select(pstampJob.dep_id).where(mine & (pstampJob.state == JobState.RUN))
-        dependents = list(pstampDependent.select().where(pstampDependent.dep_id.in_(needed)))
+        dependents = locked_dependents(pstampDependent.dep_id.in_(needed))
         held = [each for each in dependents if each.state is DependentState.HOLD]
         fire(held, Event.UNHOLD, args, note=f"request {number} needs it")
         for closed in dependents:

@@ -34,6 +34,7 @@ from pstamp_core.imagedb import Image, Selection
 from pstamp_core.machines import DependentState, Event, JobState
 from pstamp_core.store import (
     fire,
+    locked_dependents,
     make,
     make_jobs,
     moment,
@@ -420,25 +421,30 @@ def store_plan(server: Server, request: pstampRequest, plan: Plan) -> None:
         columns["label"] = known_label(columns["label"])
     fire([request], Event.PREVIEW if plan.preview else Event.PARSE, args, **columns)
     held = DependentState.HOLD if plan.preview else DependentState.NEW
-    jobs = [
-        {**job.columns, "dep_id": _dependent(server, request, job.need, held, args.now) if job.need else 0}
-        for job in plan.jobs
-    ]
+    needs = {_component_key(job.need): job.need for job in plan.jobs if job.need}
+    # In order, so that two parsers do not wait for each other.
+    numbers = {key: _dependent(server, request, key, needs[key], held, args.now) for key in sorted(needs)}
+    jobs = [{**job.columns, "dep_id": numbers[_component_key(job.need)] if job.need else 0} for job in plan.jobs]
     make_jobs(request, jobs, now=args.now, who=args.who)
 
 
-def _dependent(server: Server, request: pstampRequest, need: dict[str, Any], state: DependentState, now: int) -> int:
+def _component_key(need: dict[str, Any]) -> str:
+    return "|".join(str(need[name]) for name in ("imagedb", "stage", "stage_id", "component"))
+
+
+def _dependent(
+    server: Server, request: pstampRequest, key: str, need: dict[str, Any], state: DependentState, now: int
+) -> int:
     """Return the number of the open dependent of a component, made if there is none; all who need it share it."""
-    key = "|".join(str(need[name]) for name in ("imagedb", "stage", "stage_id", "component"))
-    dependent = pstampDependent.get_or_none(pstampDependent.open_key == key)
-    if dependent is None:
-        try:
-            dependent = make(
-                pstampDependent, now=now, who=server.worker, state=state, open_key=key, outdir=request.outdir,
-                rlabel=f"ps_ud_{request.label}", **need,
-            )  # fmt: skip
-        except IntegrityError:
-            raise Stale(f"dependent {key}: made by somebody else meanwhile") from None
-    elif dependent.state is DependentState.HOLD and state is DependentState.NEW:
-        fire([dependent], Event.UNHOLD, server.args(), note=f"request {request.req_id} needs it")
-    return int(dependent.dep_id)
+    for dependent in locked_dependents(pstampDependent.open_key == key):
+        if dependent.state is DependentState.HOLD and state is DependentState.NEW:
+            fire([dependent], Event.UNHOLD, server.args(), note=f"request {request.req_id} needs it")
+        return int(dependent.dep_id)
+    try:
+        made = make(
+            pstampDependent, now=now, who=server.worker, state=state, open_key=key, outdir=request.outdir,
+            rlabel=f"ps_ud_{request.label}", **need,
+        )  # fmt: skip
+    except IntegrityError:
+        raise Stale(f"dependent {key}: made by somebody else meanwhile") from None
+    return int(made.dep_id)

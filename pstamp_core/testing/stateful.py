@@ -256,7 +256,7 @@ class Model:
         for key in needed.keys() & open_key.keys():
             if not preview and self.rows["dependent"][open_key[key]]["state"] == "hold":
                 self.happen("dependent", open_key[key], "unhold", by)
-        missing = [key for key in needed if key not in open_key]
+        missing = [key for key in sorted(needed) if key not in open_key]
         made = self.make("dependent", [{"state": "hold" if preview else "new", "open_key": key} for key in missing])
         open_key |= dict(zip(missing, made, strict=True))
         waits = {"req_id": number, "state": "parsed" if preview else "run"}
