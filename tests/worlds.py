@@ -217,7 +217,11 @@ class World:
                     assert request.name in listed
                 elif request.state is RequestState.NEW:
                     assert Path(request.uri).is_file()
-            for job in pstampJob.select().where((pstampJob.state == JobState.STOP) & (pstampJob.fault == 0)):
+            kept = pstampRequest.select(pstampRequest.req_id).where(
+                pstampRequest.state.not_in([RequestState.GOTO_CLEANED, RequestState.CLEANED])
+            )
+            done = (pstampJob.state == JobState.STOP) & (pstampJob.fault == 0) & pstampJob.req_id.in_(kept)
+            for job in pstampJob.select().where(done):
                 for promised in json.loads(job.result)["products"]:
                     found = measure(Path(promised["path"]), promised["type"])
                     assert (found.bytes, found.md5) == (promised["bytes"], promised["md5"])
