@@ -269,8 +269,6 @@ class Model:
 
 WISHES = ("image a", "image b", "answer", "need x", "need y")
 """What a row of a request can lead to."""
-
-
 WISH = st.sampled_from(WISHES)
 WISH_LISTS = st.lists(WISH, min_size=1, max_size=3)
 
@@ -335,7 +333,7 @@ class Lives(RuleBasedStateMachine):
         """Return what should be in a queue."""
         return due(self.model.rows, self.clock.now)[queue]
 
-    def fullest(self, queues: Iterable[str] = tuple(KIND_OF)) -> list[str]:
+    def filled(self, queues: Iterable[str] = tuple(KIND_OF)) -> list[str]:
         """Return the queues that are not empty."""
         now = due(self.model.rows, self.clock.now)
         return [queue for queue in queues if now[queue]]
@@ -364,10 +362,12 @@ class Lives(RuleBasedStateMachine):
             self.submit(0)
             if wishes:
                 self.parse(self.claim(0, "parse", 1)[0], wishes, preview=preview)
-        for queue in self.fullest(done):
-            self.work_off(1, queue, 2, data)
-        for queue in self.fullest(begun):
-            self.claim(0, queue, 1)
+        for queue in done:
+            if self.due(queue):
+                self.work_off(1, queue, 2, data)
+        for queue in begun:
+            if self.due(queue):
+                self.claim(0, queue, 1)
 
     @rule(worker=WORKER)
     def submit(self, worker: int) -> None:
@@ -401,11 +401,11 @@ class Lives(RuleBasedStateMachine):
         self.claims += claims
         return claims
 
-    @precondition(lambda self: self.fullest())
+    @precondition(lambda self: self.filled())
     @rule(worker=WORKER, data=st.data())
     def list_queue(self, worker: int, data: st.DataObject) -> None:
         """Let a worker read a queue; somebody will claim from that later."""
-        queue = data.draw(st.sampled_from(self.fullest()), "queue")
+        queue = data.draw(st.sampled_from(self.filled()), "queue")
         self.listed[queue] = self.read(worker, QUEUES[queue](self.clock.now))
 
     @precondition(lambda self: any(self.listed.values()))
@@ -415,11 +415,11 @@ class Lives(RuleBasedStateMachine):
         queue = data.draw(st.sampled_from([queue for queue, rows in self.listed.items() if rows]), "queue")
         self.claim_rows(worker, queue, self.listed.pop(queue))
 
-    @precondition(lambda self: self.fullest())
+    @precondition(lambda self: self.filled())
     @rule(worker=WORKER, data=st.data())
     def claim_overtaken(self, worker: int, data: st.DataObject) -> None:
         """Read a queue and claim from it, while a person has to do with one of its rows."""
-        queue = data.draw(st.sampled_from(self.fullest()), "queue")
+        queue = data.draw(st.sampled_from(self.filled()), "queue")
         rows = self.read(worker, QUEUES[queue](self.clock.now))
         kind, number = KIND_OF[queue], data.draw(st.sampled_from([row.id_ for row in rows]), "row")
         by = self.by(1 - worker, fault=GIVEN_UP)
@@ -558,25 +558,25 @@ class Lives(RuleBasedStateMachine):
         """Let time pass."""
         self.clock.forward(seconds)
 
-    @precondition(lambda self: self.any("lease_owner"))
+    @precondition(lambda self: self.has("lease_owner"))
     @rule(worker=WORKER)
     def reap(self, worker: int) -> None:
         """All lapsed leases are lost."""
         self.look_after(worker, retry.reap, "lost", self.by(worker))
 
-    @precondition(lambda self: self.any("fault", range(1, 10)))
+    @precondition(lambda self: self.has("fault", range(1, 10)))
     @rule(worker=WORKER)
     def revert(self, worker: int) -> None:
         """All faults that are due are tried again."""
         self.look_after(worker, retry.revert, "revert", self.by(worker, operator=False))
 
-    @precondition(lambda self: self.any("fault", range(1, 10)))
+    @precondition(lambda self: self.has("fault", range(1, 10)))
     @rule(worker=WORKER)
     def give_up(self, worker: int) -> None:
         """All that has no tries left is given up."""
         self.look_after(worker, retry.give_up, "give_up", self.by(worker, fault=GIVEN_UP))
 
-    def any(self, column: str, values: Container[Any] | None = None) -> bool:
+    def has(self, column: str, values: Container[Any] | None = None) -> bool:
         """Tell whether a row has one of these values in a column, or any that is not empty."""
         found = [row[column] for rows in self.model.rows.values() for row in rows.values()]
         return any(value in values if values else value for value in found)
@@ -661,9 +661,9 @@ def _claim_rule(kind: str) -> Any:
     queues = [queue for queue, each in KIND_OF.items() if each == kind]
 
     def claim(self: Lives, worker: int, limit: int, data: st.DataObject) -> None:
-        self.claim(worker, data.draw(st.sampled_from([*self.fullest(queues), *queues]), "queue"), limit)
+        self.claim(worker, data.draw(st.sampled_from([*self.filled(queues), *queues]), "queue"), limit)
 
-    return precondition(lambda self: self.fullest(queues))(
+    return precondition(lambda self: self.filled(queues))(
         rule(worker=WORKER, limit=st.integers(1, 3), data=st.data())(_named(claim, kind, Event.CLAIM))
     )
 
@@ -675,7 +675,7 @@ def _usual_rule(queue: str) -> Any:
         self.work_off(worker, queue, limit, data)
 
     work_off.__name__ = f"work_off_{queue}"
-    return precondition(lambda self: self.fullest([queue]))(
+    return precondition(lambda self: self.filled([queue]))(
         rule(worker=WORKER, limit=st.integers(1, 2), data=st.data())(work_off)
     )
 
