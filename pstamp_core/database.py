@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from peewee import (
     CharField,
@@ -152,6 +152,49 @@ def connect(address: str) -> Database:
         ssl_disabled="ssl=1" not in parts.query,
         connect_timeout=10,
     )
+
+
+def with_parts(
+    address: str,
+    *,
+    server: str | None = None,
+    name: str | None = None,
+    user: str | None = None,
+    port: int | None = None,
+    password: str | None = None,
+) -> str:
+    """Return `address` with some of its parts replaced (`pmConfig.c`: -dbserver, -dbname, -dbuser, -dbport).
+
+    Parameters
+    ----------
+    address : str
+        As `connect` takes it.
+    server, name, user, port, password : optional
+        What goes before the part of `address`. A name for a SQLite database is its path, or address; a server turns it
+        into a MySQL database, for which then a name is needed.
+    """
+    if name and (":" in name or (_sqlite_path(address) is not None and server is None)):
+        address, name = name, None
+    if _sqlite_path(address) is not None:
+        if server is None:
+            return address
+        address = f"mysql://{server}/"
+        if name is None:
+            raise RetryableError(
+                f"database server {server}: name a database, too (-dbname)", Fault.PS_EXIT_CONFIG_ERROR
+            )
+    try:
+        parts = urlsplit(address)
+        host, number = server or parts.hostname or "", port or parts.port
+    except ValueError:
+        raise _not_an_address(address) from None
+    who = quote(user, safe="") if user is not None else parts.username or ""
+    secret = quote(password, safe="") if password is not None else parts.password
+    login = who + (f":{secret}" if secret is not None else "")
+    path = quote(name, safe="") if name is not None else parts.path.lstrip("/")
+    return parts._replace(
+        netloc=f"{login}@" * bool(login) + host + (f":{number}" if number else ""), path=f"/{path}"
+    ).geturl()
 
 
 def _sqlite_path(address: str) -> str | None:

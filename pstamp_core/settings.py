@@ -7,11 +7,12 @@ The home holds everything of a server: ``pstamp.toml``, the database ``pstamp.db
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from math import inf
 from pathlib import Path
 from typing import Any
 
+from pstamp_core.database import with_parts
 from pstamp_core.faults import Fault, RetryableError
 
 FILE_NAME = "pstamp.toml"
@@ -27,6 +28,8 @@ class Settings:
         The server's folder.
     database : str
         Address of the server's database; relative paths lie in the home.
+    password_file : str
+        File whose first line is the database's password, so that the address need not hold it.
     product : str
         The data store product that gets results, unless the user has one (IPP: PSTAMP_DATA_STORE_PRODUCT).
     label : str
@@ -53,10 +56,15 @@ class Settings:
         Time between two looks at a waiting dependent.
     claim_limit : int
         Jobs that a worker takes at once, all of one image.
+    cooldown_seconds : float
+        How long a component that was given up is left alone, before the next request has it tried again.
+    preserve_days : float
+        Days after which a finished request is deleted from disk (IPP: PSTAMP_PRESERVE_DAYS); 0 keeps for ever.
     """
 
     home: Path
     database: str = "pstamp.db"
+    password_file: str = ""
     product: str = "pstamp_results"
     label: str = "LOCAL"
     default_access_level: int = 1
@@ -70,6 +78,8 @@ class Settings:
     retry_seconds: float = 10.0
     check_seconds: float = 5.0
     claim_limit: int = 100
+    cooldown_seconds: float = 3600.0
+    preserve_days: float = 14.0
 
     @property
     def address(self) -> str:
@@ -101,21 +111,35 @@ class Settings:
 _TYPES: dict[str, Any] = {"str": str, "int": int, "float": (int, float), "bool": bool}
 
 
-def load_settings(home: Path, database: str | None = None) -> Settings:
-    """Read the settings of the server in `home`; `database` goes before what the file says.
+def load_settings(home: Path, database: str | None = None, *, without_home: bool = False, **parts: Any) -> Settings:
+    """Read the settings of the server in `home`.
+
+    Parameters
+    ----------
+    home : Path
+        The server's folder.
+    database : str, optional
+        Address of the server's database, instead of what the file says.
+    without_home : bool
+        Do without the file where it is missing, if a database is named: for those who touch the database only.
+    **parts
+        Parts of the address that go before both (`pstamp_core.database.with_parts`); a password goes before the
+        password file.
 
     Raises
     ------
     RetryableError
-        Fault 3: no server there, not TOML, an unknown key, or a value of the wrong type.
+        Fault 3: no server there, not TOML, an unknown key, a value of the wrong type, or no password file.
     """
     path = home / FILE_NAME
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise _wrong(
-            f"no server in {home} ({FILE_NAME} is missing); make one with: pstamp init --home {home}"
-        ) from None
+        if not (without_home and (database or parts.get("name"))):
+            raise _wrong(
+                f"no server in {home} ({FILE_NAME} is missing); make one with: pstamp init --home {home}"
+            ) from None
+        values = {}
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise _wrong(f"{path}: {error}") from error
     known = {each.name: str(each.type) for each in fields(Settings) if each.name != "home"}
@@ -128,7 +152,14 @@ def load_settings(home: Path, database: str | None = None) -> Settings:
             raise _wrong(f"{path}: {key} = {value!r}; expected 0 or more")
     if database:
         values["database"] = database
-    return Settings(home.resolve(), **values)
+    settings = Settings(home.resolve(), **values)
+    if settings.password_file and parts.get("password") is None:
+        secret = settings.home / settings.password_file
+        try:
+            parts["password"] = secret.read_text(encoding="utf-8").partition("\n")[0]
+        except (OSError, UnicodeDecodeError) as error:
+            raise _wrong(f"{path}: password_file = {settings.password_file!r}: {error}") from error
+    return replace(settings, database=with_parts(settings.database, **parts))
 
 
 def default_settings_text() -> str:

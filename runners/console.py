@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -25,18 +25,44 @@ Home = Annotated[
 HOME = Path("pstamp-home")
 
 
-def settings_of(home: Path) -> Settings:
-    """Return the settings of the server in `home`; the environment's PSTAMP_DB names another database."""
+DbName = Annotated[
+    str | None,
+    typer.Option("--dbname", help="Name of the server's database, if not the configured one.", show_default=False),
+]
+DbServer = Annotated[
+    str | None,
+    typer.Option("--dbserver", help="Host of the server's database, if not the configured one.", show_default=False),
+]
+
+
+def settings_of(
+    home: Path,
+    *,
+    dbserver: str | None = None,
+    dbname: str | None = None,
+    dbuser: str | None = None,
+    dbport: int | None = None,
+    dbpassword: str | None = None,
+    without_home: bool = False,
+) -> Settings:
+    """Return the settings of the server in `home`, with the database that options and environment ask for.
+
+    PSTAMP_DB names another address than pstamp.toml, the options replace parts of either, and PSTAMP_DB_PASSWORD is the
+    password (see `load_settings`).
+    """
     from pstamp_core.settings import load_settings
 
-    return load_settings(home, os.environ.get("PSTAMP_DB"))
+    return load_settings(
+        home, os.environ.get("PSTAMP_DB"), without_home=without_home, server=dbserver, name=dbname, user=dbuser,
+        port=dbport, password=os.environ.get("PSTAMP_DB_PASSWORD") if dbpassword is None else dbpassword,
+    )  # fmt: skip
 
 
-def server_of(home: Path) -> Server:
-    """Return the server in `home`."""
+def server_of(home: Path, **database: Any) -> Server:
+    """Return the server in `home`; `database` as in `settings_of`."""
     from pstamp_core.tasks.server import Server
 
-    return Server(settings_of(home))
+    return Server(settings_of(home, **database))
 
 
 def exit_code(error: PstampError) -> int:

@@ -34,6 +34,7 @@ from pstamp_core.database import (
     redact,
     session,
     unit_of_work,
+    with_parts,
 )
 from pstamp_core.faults import Bug, FinalError, RetryableError, Stale
 
@@ -553,3 +554,35 @@ def test_reading_and_then_writing_is_not_overtaken(tmp_path: Path) -> None:
     assert things(one) == [("a", 1)]
     one.close()
     two.close()
+
+
+@pytest.mark.parametrize(
+    ("address", "parts", "expected"),
+    [
+        ("pstamp.db", {}, "pstamp.db"),
+        ("pstamp.db", {"password": "secret", "user": "me", "port": 1}, "pstamp.db"),
+        ("pstamp.db", {"name": "/srv/other.db"}, "/srv/other.db"),
+        ("pstamp.db", {"name": "mysql://me@db1/x"}, "mysql://me@db1/x"),
+        ("pstamp.db", {"name": "mysql://me@db1/x", "password": "a@b"}, "mysql://me:a%40b@db1/x"),
+        ("pstamp.db", {"name": "ipp", "server": "db1"}, "mysql://db1/ipp"),
+        ("pstamp.db", {"name": "ipp", "server": "db1", "user": "me", "port": 7}, "mysql://me@db1:7/ipp"),
+        ("mysql://me:old@db1:7/ipp", {}, "mysql://me:old@db1:7/ipp"),
+        ("mysql://me:old@db1:7/ipp?ssl=1", {"name": "a/b", "server": "db2"}, "mysql://me:old@db2:7/a%2Fb?ssl=1"),
+        ("mysql://me:old@db1/ipp", {"password": "", "user": "a b"}, "mysql://a%20b:@db1/ipp"),
+        ("mysql://me@db1/ipp", {"name": "sqlite:////srv/x.db"}, "sqlite:////srv/x.db"),
+    ],
+)
+def test_parts_of_an_address_are_replaced(address: str, parts: dict[str, Any], expected: str) -> None:
+    assert with_parts(address, **parts) == expected
+
+
+def test_a_server_without_a_name_is_refused() -> None:
+    with pytest.raises(RetryableError, match=r"database server db1: name a database, too \(-dbname\)") as caught:
+        with_parts("pstamp.db", server="db1")
+    assert caught.value.fault == 3
+
+
+def test_an_address_whose_port_is_no_number_is_refused_without_its_password() -> None:
+    with pytest.raises(RetryableError, match=r"mysql://me:\*\*\*@db1:x/ipp") as caught:
+        with_parts("mysql://me:secret@db1:x/ipp", name="other")
+    assert "secret" not in str(caught.value)

@@ -20,7 +20,7 @@ SQL = {"peewee", "playhouse"}
 MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     "pstamp_core.faults": (set(), set()),
     "pstamp_core.files": ({"faults"}, set()),
-    "pstamp_core.settings": ({"faults"}, set()),
+    "pstamp_core.settings": ({"faults", "database"}, set()),
     "pstamp_core.database": ({"faults"}, {*SQL, "pymysql"}),
     "pstamp_core.machines": ({"faults"}, {"transitions"}),
     "pstamp_core.store": ({"faults", "database", "files", "machines"}, SQL),

@@ -130,3 +130,27 @@ def test_a_folder_in_its_place_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RetryableError, match=r"pstamp\.toml: \[Errno 21\] Is a directory") as refusal:
         load_settings(tmp_path)
     assert refusal.value.fault == 3
+
+
+def test_the_first_line_of_the_password_file_is_the_password(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("a/b@c\nanother\n")
+    text = 'database = "mysql://ps@db1/pstamp"\npassword_file = "secret"\n'
+    assert load(tmp_path, text).database == "mysql://ps:a%2Fb%40c@db1/pstamp"
+    assert load_settings(tmp_path, **{"password": "given"}).database == "mysql://ps:given@db1/pstamp"
+    (tmp_path / "secret").unlink()
+    with pytest.raises(RetryableError, match=r"password_file = 'secret': .*No such file"):
+        load_settings(tmp_path)
+
+
+def test_parts_of_the_address_are_replaced(tmp_path: Path) -> None:
+    load(tmp_path, 'database = "mysql://ps@db1/pstamp"\n')
+    changed = load_settings(tmp_path, "mysql://ps@db2/other", server="db3", user="me", port=3307)
+    assert changed.database == "mysql://me@db3:3307/other"
+
+
+def test_where_no_file_is_needed_a_named_database_does(tmp_path: Path) -> None:
+    assert load_settings(tmp_path, without_home=True, name="/x.db") == Settings(tmp_path.resolve(), database="/x.db")
+    assert load_settings(tmp_path, "y.db", without_home=True) == Settings(tmp_path.resolve(), database="y.db")
+    for asked in ({"without_home": True}, {"name": "/x.db"}):
+        with pytest.raises(RetryableError, match="make one with: pstamp init"):
+            load_settings(tmp_path, **asked)
