@@ -136,7 +136,7 @@ def test_the_first_line_of_the_password_file_is_the_password(tmp_path: Path) -> 
     (tmp_path / "secret").write_text("a/b@c\nanother\n")
     text = 'database = "mysql://ps@db1/pstamp"\npassword_file = "secret"\n'
     assert load(tmp_path, text).database == "mysql://ps:a%2Fb%40c@db1/pstamp"
-    assert load_settings(tmp_path, **{"password": "given"}).database == "mysql://ps:given@db1/pstamp"
+    assert load_settings(tmp_path, password="given").database == "mysql://ps:given@db1/pstamp"
     (tmp_path / "secret").unlink()
     with pytest.raises(RetryableError, match=r"password_file = 'secret': .*No such file"):
         load_settings(tmp_path)
