@@ -552,7 +552,7 @@ def test_a_request_lives(store: Store, rows: Rows, do: Do, clock: Clock) -> None
     request = do(do(request, Event.REVERT, ceiling=3), Event.CLAIM)
 
     def parse() -> Any:
-        (parsed,) = fire([request], Event.PARSE, rows.args(), outdir="/work/1")
+        (parsed,) = fire([request], Event.PARSE, rows.args(), outdir="/srv/1")
         make_jobs(request, [{"rownum": "1"}, {"rownum": "2"}], now=clock.now, who="w1")
         return parsed
 

@@ -59,7 +59,7 @@ def request(
 ) -> Columns:
     return {
         "req_id": number, "ds_id": 0, "state": state, "name": f"r{number}", "reqType": "pstamp", "label": "WEB",
-        "outProduct": "stamps", "uri": uri, "outdir": "/work", "username": "me@home.org", "proj_id": 1,
+        "outProduct": "stamps", "uri": uri, "outdir": "/srv", "username": "me@home.org", "proj_id": 1,
         "registered": ANYTIME, "timestamp": ANYTIME, "fault": fault, **other,
     }  # fmt: skip
 
@@ -67,7 +67,7 @@ def request(
 def job(number: int, req_id: int, state: str | None, fault: int | None = 0, **other: Any) -> Columns:
     return {
         "job_id": number, "req_id": req_id, "rownum": "1", "state": state, "jobType": "stamp", "fault": fault,
-        "exp_id": 7, "outputBase": f"/work/{number}", "options": 1, "dep_id": 0, "fault_count": 0, "parent_id": 0,
+        "exp_id": 7, "outputBase": f"/srv/{number}", "options": 1, "dep_id": 0, "fault_count": 0, "parent_id": 0,
         "is_parent": 0, **other,
     }  # fmt: skip
 
@@ -75,7 +75,7 @@ def job(number: int, req_id: int, state: str | None, fault: int | None = 0, **ot
 def dependent(number: int, state: str | None, fault: int | None = 0, **other: Any) -> Columns:
     return {
         "dep_id": number, "state": state, "stage": "warp", "stage_id": number, "component": "skycell.1",
-        "imagedb": "gpc1", "outdir": "/work", "rlabel": "ps_ud_WEB", "need_magic": 0, "fault": fault, "fault_count": 1,
+        "imagedb": "gpc1", "outdir": "/srv", "rlabel": "ps_ud_WEB", "need_magic": 0, "fault": fault, "fault_count": 1,
         **other,
     }  # fmt: skip
 
