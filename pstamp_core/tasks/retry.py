@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from pstamp_core.faults import RETRYABLE, Fault, fault_sentence
@@ -64,11 +65,12 @@ def revert_one(server: Server, machine: str, number: int, who: str) -> None:
     IllegalTransition
         There is nothing to revert; the message says what is possible.
     """
+    server.store.work(lambda: revert_rows(server, [find(machine, number)], who, "by hand"))
 
-    def work() -> None:
-        fire([find(machine, number)], Event.REVERT, server.args(who=who, operator=True), note="by hand")
 
-    server.store.work(work)
+def revert_rows(server: Server, rows: Sequence[Worked], who: str, note: str) -> None:
+    """Let an operator clear the retryable faults of `rows`, which are of one table; part of a unit of work."""
+    fire(rows, Event.REVERT, server.args(who=who, operator=True), note=note)
 
 
 def give_up(server: Server) -> int:
@@ -83,9 +85,9 @@ def give_up(server: Server) -> int:
         args = server.args(who="give up", fault=Fault.PSTAMP_NOT_AVAILABLE)
         count = 0
         for table in (pstampDependent, pstampJob, pstampRequest):
-            for row in list(_faulted(table, Event.GIVE_UP, args, over=True)):
-                _end(server, row, args, _why(row))
-                count += 1
+            rows = list(_faulted(table, Event.GIVE_UP, args, over=True))
+            _end(server, rows, args, _why)
+            count += len(rows)
         return count
 
     return server.store.work(work)
@@ -101,26 +103,30 @@ def give_up_one(server: Server, machine: str, number: int, who: str, note: str =
     IllegalTransition
         It has ended, somebody works on it, or it is a request that is not faulted in parsing (such are cancelled).
     """
-
-    def work() -> None:
-        row = find(machine, number)
-        why = f"given up by {who}" + (f": {note}" if note else "") + (f"; {_why(row)}" if row.fault else "")
-        _end(server, row, server.args(who=who, fault=Fault.PSTAMP_NOT_AVAILABLE), why)
-
-    server.store.work(work)
+    server.store.work(lambda: give_up_rows(server, [find(machine, number)], who, note))
 
 
-def _end(server: Server, row: Worked, args: Args, why: str) -> None:
-    """Give one row up with all that follows from it."""
-    if isinstance(row, pstampDependent):
-        reason = f"{row.stage} {row.component} could not be made again: {why}"
-        fire([row], Event.GIVE_UP, args, note=reason, reason=reason)
-        stop_waiting_jobs([row], args, reason)
-    elif isinstance(row, pstampJob):
-        sentence = f"{why} ({row.sentence})" if row.sentence else why
-        fire([row], Event.GIVE_UP, args, note=why, sentence=sentence)
-    elif isinstance(row, pstampRequest):
-        answer_unparsed(server, row, Event.GIVE_UP, args, why, f"the request could not be parsed: {why}")
+def give_up_rows(server: Server, rows: Sequence[Worked], who: str, note: str) -> None:
+    """Let an operator end `rows`, which are of one table, with code 25; part of a unit of work."""
+    given_up = f"given up by {who}" + (f": {note}" if note else "")
+    args = server.args(who=who, fault=Fault.PSTAMP_NOT_AVAILABLE)
+    _end(server, rows, args, lambda row: f"{given_up}; {_why(row)}" if row.fault else given_up)
+
+
+def _end(server: Server, rows: Sequence[Worked], args: Args, why: Callable[[Worked], str]) -> None:
+    """Give rows up with all that follows from it."""
+    jobs: dict[tuple[str, str], list[pstampJob]] = {}
+    for row in rows:
+        if isinstance(row, pstampDependent):
+            reason = f"{row.stage} {row.component} could not be made again: {why(row)}"
+            fire([row], Event.GIVE_UP, args, note=reason, reason=reason)
+            stop_waiting_jobs([row], args, reason)
+        elif isinstance(row, pstampJob):
+            jobs.setdefault((why(row), row.sentence), []).append(row)
+        elif isinstance(row, pstampRequest):
+            answer_unparsed(server, row, Event.GIVE_UP, args, why(row), f"the request could not be parsed: {why(row)}")
+    for (note, sentence), alike in jobs.items():
+        fire(alike, Event.GIVE_UP, args, note=note, sentence=f"{note} ({sentence})" if sentence else note)
 
 
 def answer_unparsed(server: Server, request: pstampRequest, event: Event, args: Args, note: str, sentence: str) -> None:
