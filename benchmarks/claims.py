@@ -231,7 +231,7 @@ def main() -> None:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="pstamp-bench-"))
         measure(str(Path(folder, "pstamp.db")))
         try:
-            server = stack.enter_context(mariadb.server())
+            server = stack.enter_context(mariadb.server("1G"))
         except RuntimeError as error:
             print(error)
             return

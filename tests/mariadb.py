@@ -28,7 +28,7 @@ HELP = (
 class MariaDB:
     """A MariaDB server of our own in `folder`."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, memory: str = "64M") -> None:
         self.folder = folder
         self.port = _free_port()
         self._process: subprocess.Popen[bytes] | None = None
@@ -41,7 +41,7 @@ class MariaDB:
         self._command = [
             server, "--no-defaults", f"--datadir={folder / 'data'}", f"--port={self.port}", "--bind-address=127.0.0.1",
             f"--socket={folder / 's'}", f"--tmpdir={folder}", f"--pid-file={folder / 'pid'}", f"--user={_user()}",
-            "--innodb-flush-log-at-trx-commit=2", "--innodb-buffer-pool-size=64M", "--skip-log-bin",
+            "--innodb-flush-log-at-trx-commit=2", f"--innodb-buffer-pool-size={memory}", "--skip-log-bin",
         ]  # fmt: skip
 
     @property
@@ -73,15 +73,18 @@ class MariaDB:
 
 
 @contextmanager
-def server() -> Iterator[str]:
-    """Give the address of a server: the one that PSTAMP_TEST_MYSQL names, or one of our own, stopped at the end."""
+def server(memory: str = "64M") -> Iterator[str]:
+    """Give the address of a server: the one that PSTAMP_TEST_MYSQL names, or one of our own, stopped at the end.
+
+    Ours keeps this much of its tables in memory.
+    """
     if address := os.environ.get("PSTAMP_TEST_MYSQL"):
         yield address.rstrip("/") + "/"
         return
     # In memory where there is such a folder: no test is about the disk of the server, and making tables waits for it.
-    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108 (a folder of its own is made in it)
-    folder = Path(tempfile.mkdtemp(prefix="pstamp-mariadb-", dir=memory))
-    mariadb = MariaDB(folder)
+    shm = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108 (a folder of its own is made in it)
+    folder = Path(tempfile.mkdtemp(prefix="pstamp-mariadb-", dir=shm))
+    mariadb = MariaDB(folder, memory)
     try:
         mariadb.start()
         yield mariadb.address
