@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -299,8 +300,8 @@ END
         (
             "demoRow",
             {
-                "num_id": 11, "nick": "red fox", "note": None, "empty": "", "seen": "2031-02-03T04:05:06.000000",
-                "is_parent": False,
+                "num_id": 11, "nick": "red fox", "note": None, "empty": "",
+                "seen": datetime(2031, 2, 3, 4, 5, 6, tzinfo=UTC), "is_parent": False,
             },
         ),
         ("demoRow", {"num_id": 12, "METADATA": "x", "END": 5}),

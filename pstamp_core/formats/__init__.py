@@ -1,7 +1,7 @@
 """The tables that users send and get: PS1_PS_REQUEST, PS1_PS_RESULTS, their text forms and their checks."""
 
 from pstamp_core.formats.checks import JOB_TYPES, Finding, check_request, check_rows
-from pstamp_core.formats.mdc import read_mdc, results_mdc
+from pstamp_core.formats.mdc import read_mdc, read_rows, results_mdc
 from pstamp_core.formats.request import (
     CoordMask,
     Option,
@@ -32,6 +32,7 @@ __all__ = [
     "read_mdc",
     "read_request",
     "read_results",
+    "read_rows",
     "request_columns",
     "results_mdc",
     "write_request",

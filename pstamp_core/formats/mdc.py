@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +48,37 @@ def _printed(cell: Any) -> str:
     return (ascii_of(text_of(cell)) if cell is not None else "") or "NULL"
 
 
+_TIMES = ("UTC", "TAI")
+"""The tags of a time, which is UTC under both: the C program parsed it as TAI, without a change to its value."""
+
+
+def read_rows(text: str, *, source: str = "metadata") -> list[tuple[str, dict[str, Any]]]:
+    """Read rows of a database, as `pstamptool` prints them (`pstamp_core.tasks.tool.rows`), also that of IPP.
+
+    Times are aware, in UTC. What stands for NULL in a column is None: the largest value of its integer type, a float
+    that is no number, ``NULL`` as a text or a time.
+
+    Returns
+    -------
+    list of (str, dict)
+        Name of each row and its values by name, in their order.
+
+    Raises
+    ------
+    UserError
+        21: a line is malformed; the message names the line.
+    """
+    return [
+        (name, {column: _null_is_none(kind, value) for column, (kind, value) in values.items()})
+        for name, values in _blocks(text, source)
+    ]
+
+
+def _null_is_none(kind: str, value: Any) -> Any:
+    is_largest = kind in _INTEGERS and value == 2 ** (int(kind[1:]) - 1) - 1  # `psDB.c`
+    return None if is_largest or value != value else value
+
+
 def read_mdc(text: str, *, source: str = "metadata") -> list[tuple[str, dict[str, Any]]]:
     """Read rows of metadata config text, as `results_mdc` and `pstamptool` print them.
 
@@ -62,25 +95,29 @@ def read_mdc(text: str, *, source: str = "metadata") -> list[tuple[str, dict[str
     UserError
         21: a line is malformed; the message names the line.
     """
-    blocks: list[tuple[str, dict[str, Any]]] = []
-    is_open = False
+    return [(name, {column: value for column, (_, value) in values.items()}) for name, values in _blocks(text, source)]
+
+
+def _blocks(text: str, source: str) -> Iterator[tuple[str, dict[str, tuple[str, Any]]]]:
+    """Yield the name of each block, and its types and values by name."""
+    title = ""
+    values: dict[str, tuple[str, Any]] = {}
     for n, line in enumerate(text.split("\n"), 1):
         name, kind, value = (*line.split(None, 2), "", "", "")[:3]
-        if not name or name.startswith("#") or (not is_open and kind == "MULTI"):
+        if not name or name.startswith("#") or (not title and kind == "MULTI"):
             continue
-        if not is_open and kind == "METADATA":
-            blocks.append((name, {}))
-            is_open = True
-        elif is_open and name == "END" and not kind:
-            is_open = False
-        elif is_open and kind and kind != "METADATA":
-            blocks[-1][1][name] = _value(kind, value.strip(), f"{source}, line {n}")
+        if not title and kind == "METADATA":
+            title, values = name, {}
+        elif title and name == "END" and not kind:
+            yield title, values
+            title = ""
+        elif title and kind and kind != "METADATA":
+            values[name] = kind, _value(kind, value.strip(), f"{source}, line {n}")
         else:
-            expected = "NAME TYPE VALUE or END" if is_open else "NAME METADATA"
+            expected = "NAME TYPE VALUE or END" if title else "NAME METADATA"
             raise UserError(f"{source}, line {n}: {shown(line.strip())}; expected {expected}")
-    if is_open:
-        raise UserError(f"{source}: block {blocks[-1][0]} has no END")
-    return blocks
+    if title:
+        raise UserError(f"{source}: block {title} has no END")
 
 
 def _value(kind: str, value: str, where: str) -> Any:
@@ -93,6 +130,8 @@ def _value(kind: str, value: str, where: str) -> Any:
             return float(value)
         if kind == "BOOL":
             return {"T": True, "F": False}[value]
+        if kind in _TIMES:
+            return datetime.fromisoformat(value).replace(tzinfo=UTC)
     except (ValueError, KeyError):
         raise UserError(f"{where}: {shown(value)}; expected a value of type {kind}") from None
     return value
