@@ -12,7 +12,7 @@ import typer
 
 from pstamp_core import __version__
 from pstamp_core.faults import fault_sentence
-from runners import console, db
+from runners import console, db, serve
 from runners.console import HOME, Home, server_of
 
 app = typer.Typer(
@@ -26,6 +26,8 @@ app.add_typer(request_app, name="request")
 app.add_typer(images_app, name="images")
 app.add_typer(project_app, name="project")
 app.add_typer(db.app, name="db")
+app.command()(serve.serve)
+app.command()(serve.task)
 
 
 def _version(show: bool) -> None:

@@ -10,16 +10,9 @@ from pathlib import Path
 
 from pstamp_core.settings import load_settings
 from pstamp_core.store import jobs_to_run
-from pstamp_core.tasks.clean import clean_requests
-from pstamp_core.tasks.dependents import check_dependents
-from pstamp_core.tasks.finish import finish_requests
 from pstamp_core.tasks.jobs import run_jobs
-from pstamp_core.tasks.parse import parse_requests
-from pstamp_core.tasks.retry import give_up, reap, revert
 from pstamp_core.tasks.server import Progress, Server
-
-BATCH = 100
-"""Requests or dependents taken at once."""
+from pstamp_core.tasks.table import JOBS, TASKS
 
 WORTH_A_POOL = 100
 """Jobs from which on starting further processes (about a second) pays."""
@@ -37,16 +30,11 @@ def run(server: Server, *, workers: int = 0, progress: Progress | None = None) -
     progress : Progress, optional
         Called as things get done.
     """
-    while True:
-        moved = reap(server) + revert(server)
-        moved += parse_requests(server, BATCH, progress)
-        moved += check_dependents(server, BATCH)
-        moved += _run_all_jobs(server, workers, progress)
-        moved += finish_requests(server, BATCH)
-        moved += clean_requests(server, BATCH)
-        moved += give_up(server)
-        if not moved:
-            return
+    while sum(
+        _run_all_jobs(server, workers, progress) if task is JOBS else task.work(server, task.limit, progress)
+        for task in TASKS
+    ):
+        pass
 
 
 def _run_all_jobs(server: Server, workers: int, progress: Progress | None) -> int:

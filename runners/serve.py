@@ -1,0 +1,74 @@
+"""The tasks of a server: started for ever (`serve`), by pantasks (`pantasks`), or once (`task`)."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pstamp_core.faults import Fault, RetryableError
+from runners.console import HOME, DbName, DbServer, Home, server_of
+
+
+def serve(
+    home: Home = HOME,
+    workers: Annotated[
+        int, typer.Option(min=0, help="Commands that cut stamps, or parse, at the same time; 0 is one for each core.")
+    ] = 0,
+    grace: Annotated[float, typer.Option(min=0, help="Seconds that commands get to end when the server stops.")] = 60,
+    alarm: Annotated[
+        float, typer.Option(min=0, help="Minutes after which work that waits while nothing succeeds is warned of.")
+    ] = 10,
+    dbname: DbName = None,
+    dbserver: DbServer = None,
+) -> None:
+    """Serve for ever: start what is due, kill what takes too long, try again what failed; tells it on standard error.
+
+    SIGTERM or Control-C stops it: nothing new is started, what runs may end. A second one stops it at once. Any number
+    of servers, on any number of hosts, may serve one database.
+
+    Example: pstamp serve --workers 4 2>> pstamp.log
+    """
+    from pstamp_core.tasks.serve import Scheduler
+    from pstamp_core.tasks.table import TASKS
+
+    server = server_of(home, dbname=dbname, dbserver=dbserver)
+    own = os.pathsep.join(str(Path(each).absolute().parent) for each in (sys.argv[0], sys.executable))
+    environment = {
+        **os.environ,
+        "PATH": f"{own}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
+        "PSTAMP_HOME": str(server.settings.home),
+        "PSTAMP_DB": server.settings.database,
+    }
+    for task in TASKS:
+        if not task.inside and shutil.which(task.command[0], path=environment["PATH"]) is None:
+            raise RetryableError(
+                f"{task.command[0]}: no such command; is pstamp installed as a whole?", Fault.PS_EXIT_CONFIG_ERROR
+            )
+    if "PSTAMP_LOG" not in os.environ:
+        logging.getLogger("pstamp.serve").setLevel(logging.INFO)
+    scheduler = Scheduler(server, environment, workers=workers or os.cpu_count() or 1, grace=grace, alarm=60 * alarm)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: scheduler.stop())
+    scheduler.run()
+
+
+def task(
+    name: Annotated[str, typer.Argument(help="The task's name, such as pstamp.revert.")],
+    home: Home = HOME,
+    dbname: DbName = None,
+    dbserver: DbServer = None,
+) -> None:
+    """Do one task of the server once, as a scheduler does every now and then; prints how many things moved.
+
+    Example: pstamp task pstamp.revert
+    """
+    from pstamp_core.tasks.table import do_task
+
+    print(do_task(server_of(home, dbname=dbname, dbserver=dbserver), name))
