@@ -205,7 +205,7 @@ def spoil_image(survey: Survey, tmp_path: Path, server: Server, spoil: Callable[
     assert codes(server, req_id) == {1: [25], 2: [0]}
     assert image.name in sentences(server, req_id)[1]
     outdir = Path(report.look_up(server, "request", req_id)[0]["outdir"])
-    assert [path.name for path in outdir.iterdir() if path.name.startswith((".", "1_"))] == []
+    assert [path.name for path in outdir.iterdir() if path.name.startswith((".", "1_"))] == [f"1_1_r_{image.stem}.log"]
     return req_id
 
 

@@ -239,11 +239,12 @@ class World:
         return rows | self.files()
 
     def files(self) -> dict[str, bytes]:
-        """All files of the server but its settings and databases, by name; folders too."""
+        """All files of the server but its settings, databases and logs, by name; folders too."""
         found = {}
         for path in sorted(self.home.rglob("*")):
             name = str(path.relative_to(self.home))
-            if name.startswith(("work", "datastore")) and path.name != ".lock":
+            is_log = path.suffix == ".log" or name == "work/dependents"
+            if name.startswith(("work", "datastore")) and path.name != ".lock" and not is_log:
                 content = b"a folder" if path.is_dir() else path.read_bytes()
                 if path.name == "index.txt":
                     content = re.sub(rb"\d{4}-\d\d-\d\dT[\d:]{8}Z", b"<time>", content)

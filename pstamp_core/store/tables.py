@@ -49,6 +49,7 @@ class Worked(Table):
     """What every row under a machine has: fault, attempts and lease."""
 
     state: Any
+    changed_at: Any
     fault = SmallIntegerField(default=0)
     fault_count = IntegerField(default=0)
     # ours

@@ -1,22 +1,62 @@
-"""Deleting what was kept long enough: fileset, work directory, uploaded file (`pstamp_cleanup.pl`)."""
+"""Deleting what was kept long enough: fileset, work directory, uploaded file.
+
+`pstamp_queue_cleanup.pl` and `pstamp_cleanup.pl`.
+"""
 
 from __future__ import annotations
 
 import shutil
+from math import inf
 from pathlib import Path
 
-from pstamp_core.faults import Bug
+from pstamp_core.faults import Bug, Fault, RetryableError
 from pstamp_core.files import inside
-from pstamp_core.machines import Event
+from pstamp_core.machines import Event, RequestState
+from pstamp_core.machines.machine import MICROSECONDS
 from pstamp_core.store import fire, pstampRequest, requests_to_clean
 from pstamp_core.tasks.server import Server
 
+DAY = 86_400 * MICROSECONDS
+TOGETHER = 500
+"""Requests that are queued for clean-up in one transaction."""
 
-def clean_requests(server: Server, limit: int) -> int:
-    """Claim and clean up to `limit` requests that are to be deleted; return how many were claimed."""
-    requests = server.store.work(
-        lambda: server.store.claim(requests_to_clean(server.store.now()), server.args(), limit)
-    )
+
+def queue_cleanup(server: Server, days: float | None = None) -> int:
+    """Let requests that were finished long ago be deleted from disk, whatever their label; return how many.
+
+    The time counts from the moment a request was finished; a later change of its label does not prolong it.
+
+    Parameters
+    ----------
+    server : Server
+        The server.
+    days : float, optional
+        How long they are kept (d), instead of the setting `preserve_days`; 0 keeps them for ever.
+
+    Raises
+    ------
+    RetryableError
+        Fault 3: no number of days.
+    """
+    days = server.settings.preserve_days if days is None else days
+    if not 0 <= days < inf:
+        raise RetryableError(f"preserve-days {days:g}: expected 0 (for ever) or more", Fault.PS_EXIT_CONFIG_ERROR)
+
+    def work() -> int:
+        args = server.args(who="queue cleanup")
+        old = pstampRequest.changed_at <= max(args.now - int(days * DAY), 0)
+        due = pstampRequest.select().where((pstampRequest.state == RequestState.STOP) & old).limit(TOGETHER)
+        return len(fire(list(due), Event.EXPIRE, args, note=f"kept for {days:g} days"))
+
+    count = 0
+    while days and (some := server.store.work(work)):
+        count += some
+    return count
+
+
+def clean_requests(server: Server, limit: int, *, number: int | None = None) -> int:
+    """Claim and clean up to `limit` requests that are to be deleted, or the one of `number`; return how many."""
+    requests = server.claim(requests_to_clean, limit, number)
     for request in requests:
         with server.attempt(request):
             clean_request(server, request)

@@ -5,18 +5,17 @@ from __future__ import annotations
 from pstamp_core.faults import Fault, RetryableError
 from pstamp_core.machines import Args, Event
 from pstamp_core.store import dependents_to_check, fire, pstampDependent, pstampProject, waiting_jobs
+from pstamp_core.tasks import logs
 from pstamp_core.tasks.server import Server, verdict_on
 
 
-def check_dependents(server: Server, limit: int) -> int:
-    """Claim and look at up to `limit` dependents; return how many changed.
+def check_dependents(server: Server, limit: int, *, number: int | None = None) -> int:
+    """Claim and look at up to `limit` dependents, or the one of `number`; return how many changed.
 
     A component that is there makes its dependent `full` and its jobs eligible; one that is gone stops both with its
     code; any other is looked at again after a while, with the reason kept for whoever asks.
     """
-    dependents = server.store.work(
-        lambda: server.store.claim(dependents_to_check(server.store.now()), server.args(), limit)
-    )
+    dependents = server.claim(dependents_to_check, limit, number)
     changed = 0
     for dependent in dependents:
         with server.attempt(dependent):
@@ -45,14 +44,19 @@ def check_dependent(server: Server, dependent: pstampDependent) -> bool:
         raise RetryableError(f"{name}: not in image database {dependent.imagedb}", Fault.PS_EXIT_PROG_ERROR)
     verdict = verdict_on(project, image)
     if verdict.fault:
-        server.store.work(lambda: close(dependent, server.args(fault=verdict.fault), verdict.reason))
+        args = server.args(fault=verdict.fault)
+        server.store.work(lambda: close(dependent, args, verdict.reason))
+        logs.end(server, dependent, f"stop, {verdict.fault}: {verdict.reason}", args.now)
     elif verdict.waits:
-        server.store.work(
-            lambda: fire([dependent], Event.RELEASE, server.args(), note=verdict.reason, reason=verdict.reason)
-        )
+        args = server.args()
+        server.store.work(lambda: fire([dependent], Event.RELEASE, args, note=verdict.reason, reason=verdict.reason))
+        if dependent.attempt == 1 or verdict.reason != dependent.reason:  # a look every few seconds would fill the log
+            logs.end(server, dependent, f"waits: {verdict.reason}", args.now)
         return False
     else:
-        server.store.work(lambda: fire([dependent], Event.SATISFY, server.args(), reason=""))
+        args = server.args()
+        server.store.work(lambda: fire([dependent], Event.SATISFY, args, reason=""))
+        logs.end(server, dependent, "full: the image is there", args.now)
     return True
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,16 +13,15 @@ from pstamp_core.files import StoredFile, measure, sweep, write_text
 from pstamp_core.formats import results_mdc, write_results
 from pstamp_core.machines import Event
 from pstamp_core.store import fire, open_jobs, pstampJob, pstampRequest, requests_to_finish
+from pstamp_core.tasks import logs
 from pstamp_core.tasks.server import Server
 
 PARSE_ERRORS = "parse_error.txt"
 
 
-def finish_requests(server: Server, limit: int) -> int:
-    """Claim and finish up to `limit` requests; return how many were claimed."""
-    requests = server.store.work(
-        lambda: server.store.claim(requests_to_finish(server.store.now()), server.args(), limit)
-    )
+def finish_requests(server: Server, limit: int, *, number: int | None = None) -> int:
+    """Claim and finish up to `limit` requests, or the one of `number`; return how many were claimed."""
+    requests = server.claim(requests_to_finish, limit, number)
     for request in requests:
         with server.attempt(request):
             finish_request(server, request)
@@ -40,6 +40,7 @@ def finish_request(server: Server, request: pstampRequest) -> None:
     RetryableError
         Disk or database fail; the fileset is not there, or whole.
     """
+    logs.begin(server, request, f"publishes {request.name}")
     outdir = Path(request.outdir) if request.outdir else server.work_directory(request)
     outdir.mkdir(parents=True, exist_ok=True)
     with server.store.reading():
@@ -66,9 +67,16 @@ def finish_request(server: Server, request: pstampRequest) -> None:
     server.datastore.publish(
         product, request.name, "PSRESULTS", files, values=(str(request.req_id),), before_rename=still_ours
     )
-    server.store.work(
-        lambda: fire([request], Event.FINISH, server.args(open_jobs=open_jobs(request)), outdir=str(outdir))
-    )
+
+    def stop() -> pstampRequest:
+        args = server.args(open_jobs=open_jobs(request))
+        return fire([request], Event.FINISH, args, outdir=str(outdir))[0]
+
+    stopped = server.store.work(stop)
+    codes = Counter(f"{job.state.value} with {job.fault}" for job in jobs)
+    ends = ", ".join(f"{count} {code}" for code, count in sorted(codes.items()))
+    text = f"stop: fileset {product}/{request.name} of {len(files)} files; {len(jobs)} jobs: {ends}"
+    logs.end(server, request, text, stopped.changed_at)
 
 
 def _products(job: pstampJob) -> list[dict[str, Any]]:

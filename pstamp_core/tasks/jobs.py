@@ -15,7 +15,8 @@ from pstamp_core.faults import PstampError
 from pstamp_core.files import StoredFile, publish
 from pstamp_core.machines import Event
 from pstamp_core.stamps import InputFiles, Stamp, StampRequest, cut
-from pstamp_core.store import fire, pstampJob
+from pstamp_core.store import fire, jobs_to_run, pstampJob
+from pstamp_core.tasks import logs
 from pstamp_core.tasks.server import Progress, Server, image_files
 
 TOGETHER = 25
@@ -25,9 +26,12 @@ QUANTISE = 4
 """Quantisation level of lossy products: the noise spans this many steps (one sigma is 4 bits in IPP's recipes)."""
 
 
-def run_jobs(server: Server, limit: int, progress: Progress | None = None) -> int:
-    """Claim up to `limit` jobs of one image and run them; return how many were claimed."""
-    jobs = server.store.work(lambda: server.store.claim_jobs(server.args(), limit))
+def run_jobs(server: Server, limit: int, progress: Progress | None = None, *, number: int | None = None) -> int:
+    """Claim up to `limit` jobs of one image, or the job of `number`, and run them; return how many were claimed."""
+    if number is None:
+        jobs = server.store.work(lambda: server.store.claim_jobs(server.args(), limit))
+    else:
+        jobs = server.claim(jobs_to_run, 1, number)
     if jobs:
         run_claimed_jobs(server, jobs, progress)
     return len(jobs)
@@ -41,7 +45,10 @@ def run_claimed_jobs(server: Server, jobs: Sequence[pstampJob], progress: Progre
     """
     open_jobs = {int(job.job_id): job for job in jobs}
     done: list[tuple[pstampJob, Stamp]] = []
+    others = f" with {len(jobs) - 1} other jobs" if len(jobs) > 1 else ""
     try:
+        for job in jobs:
+            logs.begin(server, job, f"cuts from {job.image}{others}")
         params = {number: json.loads(job.params) for number, job in open_jobs.items()}
         files = _input_files(server, jobs[0], params[int(jobs[0].job_id)])
         requests = [_stamp_request(job, params[number]) for number, job in open_jobs.items()]
@@ -122,7 +129,10 @@ def _deliver(server: Server, done: Sequence[tuple[pstampJob, Stamp]]) -> None:
                 if product.path.exists() or not public.exists():  # else it has its name since we tried them together
                     publish(product.path, public)
         own = {int(job.job_id): _outcome(job, stamp) for job, stamp in done}
-        server.store.work(lambda: fire(jobs, Event.FINISH, server.args(), own=own))
+        args = server.args()
+        server.store.work(lambda: fire(jobs, Event.FINISH, args, own=own))
+        for job, stamp in done:
+            logs.end(server, job, f"stop: {', '.join(product.name for product in stamp.products)}", args.now)
     except (PstampError, OSError) as error:
         if len(done) > 1:
             for one in done:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections import Counter
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,6 +33,7 @@ from pstamp_core.formats import (
 )
 from pstamp_core.imagedb import Image, Selection
 from pstamp_core.machines import DependentState, Event, JobState
+from pstamp_core.machines.machine import MICROSECONDS
 from pstamp_core.store import (
     fire,
     locked_dependents,
@@ -40,6 +42,7 @@ from pstamp_core.store import (
     moment,
     pstampAccessLevel,
     pstampDependent,
+    pstampFile,
     pstampJob,
     pstampProject,
     pstampRequest,
@@ -47,6 +50,7 @@ from pstamp_core.store import (
     pstampUserDomain,
     requests_to_parse,
 )
+from pstamp_core.tasks import logs
 from pstamp_core.tasks.server import Progress, Server, image_files, known_label, verdict_on
 
 NAME_LENGTH = 64
@@ -94,11 +98,9 @@ class User:
     label: str | None = None
 
 
-def parse_requests(server: Server, limit: int, progress: Progress | None = None) -> int:
-    """Claim and parse up to `limit` requests; return how many were claimed."""
-    requests = server.store.work(
-        lambda: server.store.claim(requests_to_parse(server.store.now()), server.args(), limit)
-    )
+def parse_requests(server: Server, limit: int, progress: Progress | None = None, *, number: int | None = None) -> int:
+    """Claim and parse up to `limit` requests, or the one of `number`; return how many were claimed."""
+    requests = server.claim(requests_to_parse, limit, number)
     for request in requests:
         with server.attempt(request):
             parse_request(server, request, progress)
@@ -115,6 +117,7 @@ def parse_request(server: Server, request: pstampRequest, progress: Progress | N
     RetryableError
         A file, disk or database does not answer now; nothing was stored.
     """
+    logs.begin(server, request, f"parses {request.uri}")
     outdir = Path(request.outdir) if request.outdir else server.work_directory(request)
     outdir.mkdir(parents=True, exist_ok=True)
     plan = Plan(columns={"outdir": str(outdir), "reqType": "pstamp"})
@@ -128,7 +131,8 @@ def parse_request(server: Server, request: pstampRequest, progress: Progress | N
         _plan_request(server, request, table, plan, outdir, progress)
     if not plan.jobs:
         plan.answer(Fault.PSTAMP_NO_JOBS_QUEUED, "no row led to a job")
-    server.store.work(lambda: store_plan(server, request, plan))
+    parsed = server.store.work(lambda: store_plan(server, request, plan))
+    logs.end(server, request, f"{parsed.state.value}: request {parsed.name}, {_summary(plan)}", parsed.changed_at)
 
 
 def _fetch(server: Server, request: pstampRequest, outdir: Path) -> RequestTable:
@@ -410,22 +414,37 @@ def _job_params(project: pstampProject, row: RequestRow, image: Image) -> dict[s
     }  # fmt: skip
 
 
-def store_plan(server: Server, request: pstampRequest, plan: Plan) -> None:
-    """Write the whole plan and the new state, without what an earlier attempt may have left; part of a unit of work."""
+def _summary(plan: Plan) -> str:
+    """Return what a plan leads to, in few words."""
+    answers = Counter(job.columns["fault"] for job in plan.jobs if job.columns["state"] is JobState.STOP)
+    waiting = sum(job.need is not None for job in plan.jobs)
+    parts = {"to cut": len(plan.jobs) - waiting - answers.total(), "waiting for their image": waiting}
+    parts |= {f"answered with {fault}": count for fault, count in sorted(answers.items())}
+    return f"{len(plan.jobs)} jobs: " + ", ".join(f"{count} {what}" for what, count in parts.items() if count)
+
+
+def store_plan(server: Server, request: pstampRequest, plan: Plan) -> pstampRequest:
+    """Write the whole plan and the new state, without what was there before; part of a unit of work.
+
+    What was there are jobs that an operator added to a request not parsed yet, or that the original left half made.
+    """
     args = server.args()
+    before = pstampJob.select(pstampJob.job_id).where(pstampJob.req_id == request.req_id)
+    pstampFile.delete().where(pstampFile.job_id.in_(before)).execute()
     pstampJob.delete().where(pstampJob.req_id == request.req_id).execute()
     name = plan.name or f"ERROR.{moment(args.now):%Y%m%d%H%M%S}.{request.req_id}"
     product = plan.columns.get("outProduct") or request.outProduct or server.settings.product
     columns = {**plan.columns, "name": name, "outProduct": product}
     if columns.get("label"):
         columns["label"] = known_label(columns["label"])
-    fire([request], Event.PREVIEW if plan.preview else Event.PARSE, args, **columns)
+    (parsed,) = fire([request], Event.PREVIEW if plan.preview else Event.PARSE, args, **columns)
     held = DependentState.HOLD if plan.preview else DependentState.NEW
     needs = {_component_key(job.need): job.need for job in plan.jobs if job.need}
     # In order, so that two parsers do not wait for each other.
     numbers = {key: _dependent(server, request, key, needs[key], held, args.now) for key in sorted(needs)}
     jobs = [{**job.columns, "dep_id": numbers[_component_key(job.need)] if job.need else 0} for job in plan.jobs]
     make_jobs(request, jobs, now=args.now, who=args.who)
+    return parsed
 
 
 def _component_key(need: dict[str, Any]) -> str:
@@ -442,9 +461,29 @@ def _dependent(
         return int(dependent.dep_id)
     try:
         made = make(
-            pstampDependent, now=now, who=server.worker, state=state, open_key=key, outdir=request.outdir,
-            rlabel=f"ps_ud_{request.label}", **need,
+            pstampDependent, now=now, who=server.worker, state=state, open_key=key,
+            outdir=str(logs.dependent_logs(server)), rlabel=f"ps_ud_{request.label}",
+            **need | _cool_down(server, need, now),
         )  # fmt: skip
     except IntegrityError:
         raise Stale(f"dependent {key}: made by somebody else meanwhile") from None
     return int(made.dep_id)
+
+
+def _cool_down(server: Server, need: dict[str, Any], now: int) -> dict[str, Any]:
+    """Return what a component's new dependent waits for when the last one was given up a short while ago.
+
+    One that was found gone (26) was no failure of ours; that it is needed again means that its pixels may be had now.
+    """
+    same = (getattr(pstampDependent, name) == need[name] for name in ("stage_id", "component", "stage", "imagedb"))
+    last = pstampDependent.select().where(*same).order_by(pstampDependent.dep_id.desc()).first()
+    if last is None or last.state is not DependentState.STOP or last.fault == Fault.PSTAMP_GONE:
+        return {}
+    until = last.changed_at + int(server.settings.cooldown_seconds * MICROSECONDS)
+    if until <= now:
+        return {}
+    reason = (
+        f"{need['reason']}; dependent {last.dep_id} for it was given up at {moment(last.changed_at):%H:%M:%S} UTC, so "
+        f"that it is tried again after {moment(until):%Y-%m-%d %H:%M:%S} UTC"
+    )
+    return {"retry_at": until, "reason": reason}

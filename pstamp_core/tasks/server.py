@@ -11,12 +11,21 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from peewee import fn
+from peewee import ModelSelect, fn
 
 from pstamp_core.database import create_tables, must_exist, session
 from pstamp_core.datastore import TABLES as DATASTORE_TABLES
 from pstamp_core.datastore import DataStore
-from pstamp_core.faults import Fault, LeaseLost, PstampError, RetryableError, UserError, is_final
+from pstamp_core.faults import (
+    Fault,
+    LeaseLost,
+    PstampError,
+    RetryableError,
+    UserError,
+    fault_name,
+    is_final,
+    is_retryable,
+)
 from pstamp_core.imagedb import Availability, Image, ImageDB, availability
 from pstamp_core.machines import Args, Event
 from pstamp_core.machines.machine import MICROSECONDS
@@ -27,6 +36,7 @@ from pstamp_core.store import (
     Store,
     Worked,
     fire,
+    moment,
     pstampAccessLevel,
     pstampDependent,
     pstampJob,
@@ -34,6 +44,7 @@ from pstamp_core.store import (
     pstampRequest,
 )
 from pstamp_core.store.migrations import check_version, migrate
+from pstamp_core.tasks import logs
 
 log = logging.getLogger("pstamp")
 
@@ -104,25 +115,48 @@ class Server:
         """Return where the files of `request` go: by the day (UTC) it was submitted, so that every try finds it."""
         return self.settings.work / f"{request.registered:%Y/%m/%d}" / str(request.req_id)
 
+    def claim(self, queue: Callable[[int], ModelSelect[Any]], limit: int, number: int | None = None) -> list[Any]:
+        """Claim up to `limit` rows of a queue; of one `number` only, if that is given, and only if it is in the queue.
+
+        Races tolerated: a row that another worker was quicker to take is left out.
+        """
+
+        def work() -> list[Any]:
+            args = self.args()
+            return self.store.claim(narrowed(queue(args.now), number), args, limit)
+
+        return self.store.work(work)
+
     def record(self, row: Worked, error: BaseException) -> None:
         """Store what an attempt on `row` failed with; the row may be ours no longer, then nothing is stored."""
-        if not isinstance(error, (PstampError, OSError)):
-            log.error("%s %s", MACHINES[type(row)].name, row.id_, exc_info=error)
         problem = as_pstamp_error(error)
-        if isinstance(problem, LeaseLost):
-            log.warning("%s", problem)
-            return
+        unforeseen = None if isinstance(error, (PstampError, OSError)) else error
+        if unforeseen:
+            log.error("%s %s", MACHINES[type(row)].name, row.id_, exc_info=unforeseen)
         # A request has no final faults: what the user did wrong is a job's answer, so this is a bug of ours.
         fault = (
             Fault.PS_EXIT_PROG_ERROR if is_final(problem.fault) and isinstance(row, pstampRequest) else problem.fault
         )
-        log.info("%s %s: fault %s: %s", MACHINES[type(row)].name, row.id_, fault, problem)
         text = {pstampJob: "sentence", pstampDependent: "reason"}.get(type(row))
         columns: dict[str, Any] = {text: str(problem)} if text else {}
+        args = self.args(fault=fault)
         try:
-            self.store.work(lambda: fire([row], Event.FAULT, self.args(fault=fault), note=str(problem), **columns))
+            if isinstance(problem, LeaseLost):
+                raise problem
+            (failed,) = self.store.work(lambda: fire([row], Event.FAULT, args, note=str(problem), **columns))
         except LeaseLost as lost:
             log.warning("%s", lost)
+            logs.end(self, row, f"the result is thrown away: {lost}", args.now)
+            return
+        what = f"fault {fault} ({fault_name(fault)}): {problem}"
+        logs.end(self, row, what + self._next_try(failed), args.now, unforeseen)
+
+    def _next_try(self, row: Worked) -> str:
+        if not is_retryable(row.fault):
+            return "; this is final"
+        if row.fault_count >= self.settings.retry_ceiling:
+            return f"; no try is left after {row.fault_count}"
+        return f"; tried again after {moment(row.retry_at):%Y-%m-%d %H:%M:%S} UTC"
 
     @contextmanager
     def attempt(self, row: Worked) -> Iterator[None]:
@@ -131,6 +165,11 @@ class Server:
             yield
         except Exception as error:
             self.record(row, error)
+
+
+def narrowed(query: ModelSelect[Any], number: int | None) -> ModelSelect[Any]:
+    """Return a queue's query for one row, or the query itself."""
+    return query if number is None else query.where(query.model.key() == number)
 
 
 def as_pstamp_error(error: BaseException) -> PstampError:

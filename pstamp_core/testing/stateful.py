@@ -41,13 +41,15 @@ from pstamp_core.tasks.server import TABLE_OF, Server
 from pstamp_core.testing.invariants import OPEN, QUEUES, WORKED_ON, Row, World, check, due, look
 from pstamp_core.testing.stores import Clock
 
-LEASE, CHECK, CEILING = 60 * MICROSECONDS, 5 * MICROSECONDS, 3
-SETTINGS = Settings(Path("/nowhere"), lease_seconds=60, check_seconds=5, retry_seconds=10, retry_ceiling=CEILING)
+LEASE, CHECK, COOLDOWN, CEILING = 60 * MICROSECONDS, 5 * MICROSECONDS, 40 * MICROSECONDS, 3
+SETTINGS = Settings(
+    Path("/nowhere"), lease_seconds=60, check_seconds=5, cooldown_seconds=40, retry_seconds=10, retry_ceiling=CEILING
+)
 FREE: Row = {"lease_owner": "", "lease_until": 0}
 DONE: Row = {**FREE, "fault": 0, "cause": 0, "retry_at": 0}
 AFRESH: Row = {**FREE, "fault": 0, "fault_count": 0, "retry_at": 0}
-FAULTS = (1, 2, 5, 6, 9, 10, 25, 28, 255)
-GIVEN_UP, CANCELLED = 25, 32
+FAULTS = (1, 2, 5, 6, 9, 10, 25, 26, 28, 255)
+GIVEN_UP, GONE, CANCELLED = 25, 26, 32
 
 WORKER = st.sampled_from((0, 1))
 KIND_OF = {"parse": "request", "finish": "request", "clean": "request", "run": "job", "check": "dependent"}
@@ -110,6 +112,7 @@ class Model:
 
     def __init__(self, unknown: Callable[[str], list[int]]) -> None:
         self.rows: dict[str, dict[int, Row]] = {"request": {}, "job": {}, "dependent": {}}
+        self.cooling: dict[str, int] = {}  # component -> when its next dependent is tried
         self._unknown = unknown
 
     def jobs(self, **columns: Any) -> list[tuple[int, Row]]:
@@ -230,7 +233,10 @@ class Model:
                 self.happen("job", job, "cancel", by)
         elif (kind, event) == ("request", "accept"):
             self._accept_jobs(number, by)
-        elif kind == "dependent" and after["state"] == "stop":
+        elif kind == "dependent" and not after["open_key"]:
+            given_up = after["state"] == "stop" and after["fault"] != GONE
+            self.cooling[before["open_key"]] = by.now + COOLDOWN if given_up else 0
+        if kind == "dependent" and after["state"] == "stop":
             for job, _ in self.jobs(dep_id=number, state="run"):
                 self.happen("job", job, "give_up", By(by.now, fault=after["fault"]))
 
@@ -257,7 +263,11 @@ class Model:
             if not preview and self.rows["dependent"][open_key[key]]["state"] == "hold":
                 self.happen("dependent", open_key[key], "unhold", by)
         missing = [key for key in sorted(needed) if key not in open_key]
-        made = self.make("dependent", [{"state": "hold" if preview else "new", "open_key": key} for key in missing])
+        state, cooling = "hold" if preview else "new", {key: self.cooling.get(key, 0) for key in missing}
+        made = self.make("dependent", [
+            {"state": state, "open_key": key, "retry_at": until if until > by.now else 0}
+            for key, until in cooling.items()
+        ])  # fmt: skip
         open_key |= dict(zip(missing, made, strict=True))
         waits = {"req_id": number, "state": "parsed" if preview else "run"}
         self.make("job", [
