@@ -27,6 +27,7 @@ app.add_typer(images_app, name="images")
 app.add_typer(project_app, name="project")
 app.add_typer(db.app, name="db")
 app.command()(serve.serve)
+app.command()(serve.pantasks)
 app.command()(serve.task)
 
 

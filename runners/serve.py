@@ -59,6 +59,23 @@ def serve(
     scheduler.run()
 
 
+def pantasks(
+    home: Annotated[
+        Path | None,
+        typer.Option("--home", help="The server's folder, as all hosts see it.", show_default="what PSTAMP_HOME says"),
+    ] = None,
+    dbname: DbName = None,
+    dbserver: DbServer = None,
+) -> None:
+    """Print a script for pantasks that does what `pstamp serve` does, over many hosts; the options go to each command.
+
+    Example: pstamp pantasks --home /data/pstamp > pstamp.pro
+    """
+    from pstamp_core.tasks.pantasks import pantasks_script
+
+    print(pantasks_script({"home": str(home) if home else None, "dbname": dbname, "dbserver": dbserver}), end="")
+
+
 def task(
     name: Annotated[str, typer.Argument(help="The task's name, such as pstamp.revert.")],
     home: Home = HOME,

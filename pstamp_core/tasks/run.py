@@ -21,6 +21,8 @@ WORTH_A_POOL = 100
 def run(server: Server, *, workers: int = 0, progress: Progress | None = None) -> None:
     """Run every task until nothing can move; what waits for a later time, or for an image, is left waiting.
 
+    Chores are left out: nobody polls data stores, or deletes old results, who only wants his stamps.
+
     Parameters
     ----------
     server : Server
@@ -33,6 +35,7 @@ def run(server: Server, *, workers: int = 0, progress: Progress | None = None) -
     while sum(
         _run_all_jobs(server, workers, progress) if task is JOBS else task.work(server, task.limit, progress)
         for task in TASKS
+        if not task.chore
     ):
         pass
 

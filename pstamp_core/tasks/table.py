@@ -19,7 +19,7 @@ from pstamp_core.store import (
     requests_to_finish,
     requests_to_parse,
 )
-from pstamp_core.tasks.clean import clean_requests
+from pstamp_core.tasks.clean import clean_requests, queue_cleanup
 from pstamp_core.tasks.dependents import check_dependents
 from pstamp_core.tasks.finish import finish_requests
 from pstamp_core.tasks.jobs import run_jobs
@@ -80,6 +80,8 @@ class Task:
         What waits for it; nothing is started while nothing waits.
     inside : bool
         `pstamp serve` does it in its own process: it takes milliseconds, since it changes rows alone.
+    chore : bool
+        The calendar asks for it, not work that waits: `pstamp run` leaves it to servers that run for ever.
     """
 
     name: str
@@ -92,6 +94,7 @@ class Task:
     limit: int = 100
     queue: Queue | None = None
     inside: bool = False
+    chore: bool = False
 
     def arguments(self) -> list[str]:
         """Return the command line that takes what waits."""
@@ -121,7 +124,7 @@ TASKS = (
     ),
     Task(
         "pstamp.dependent.run", "dependent", lambda server, limit, _progress: check_dependents(server, limit),
-        ("pstamp_checkdependent", "--limit", "{limit}"), period=2.5, timeout=300, limit=500,
+        ("pstamp_checkdependent", "--limit", "{limit}"), period=0.5, timeout=300, limit=500,
         queue=Queue(dependents_to_check, "pendingdependent", "dep_id", limit=500, period=15),
     ),
     JOBS,
@@ -138,6 +141,10 @@ TASKS = (
     Task(
         "pstamp.stopfaulted", "revert", lambda server, _limit, _progress: give_up(server),
         ("pstamp", "task", "pstamp.stopfaulted"), period=30, timeout=300, inside=True,
+    ),
+    Task(
+        "pstamp.queue.cleanup", "cleanup", lambda server, _limit, _progress: queue_cleanup(server),
+        ("pstamp_queue_cleanup",), period=600, timeout=120, inside=True, chore=True,
     ),
 )  # fmt: skip
 """All tasks, in the order in which a request meets them."""
