@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 
-from pstamp_core import __version__
 from pstamp_core.faults import Fault, RetryableError
 from pstamp_core.tasks.table import TASKS, Task
 
@@ -16,7 +15,7 @@ _WORD = re.compile(r"[A-Za-z0-9_./:@%+,=-]+")
 
 HEAD = """\
 # pstamp.pro: the tasks of the postage stamp server, for pantasks.
-# Written by pstamp {version} (pstamp pantasks); not to be changed by hand: write it anew.
+# Written by `pstamp pantasks`; not to be changed by hand: write it anew.
 #
 # NOT VERIFIED: no pantasks has read this file yet. To our knowledge it uses nothing that IPP's own scripts don't, and
 # of pantasks.pro nothing at all: task, macro, for, if, break, echo; host, periods, npending, active, task.exec,
@@ -108,7 +107,7 @@ def pantasks_script(options: Mapping[str, str | None]) -> str:
     switched["pstamp"] = [name for names in switched.values() for name in names]
     books = [_book(task) for task in TASKS if task.queue]
     return "\n".join([
-        HEAD.format(version=__version__, groups=" ".join(groups)),
+        HEAD.format(groups=" ".join(groups)),
         *(f"book init {book}" for book in books), "",
         MACROS,
         *_macro("pstamp.reset", [f"  book init {book}" for book in books]),
