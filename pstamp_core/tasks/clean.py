@@ -54,9 +54,9 @@ def queue_cleanup(server: Server, days: float | None = None) -> int:
     return count
 
 
-def clean_requests(server: Server, limit: int, *, number: int | None = None) -> int:
-    """Claim and clean up to `limit` requests that are to be deleted, or the one of `number`; return how many."""
-    requests = server.claim(requests_to_clean, limit, number)
+def clean_requests(server: Server, limit: int) -> int:
+    """Claim and clean up to `limit` requests that are to be deleted; return how many were claimed."""
+    requests = server.claim(requests_to_clean, limit)
     for request in requests:
         with server.attempt(request):
             clean_request(server, request)

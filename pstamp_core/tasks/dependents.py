@@ -9,13 +9,13 @@ from pstamp_core.tasks import logs
 from pstamp_core.tasks.server import Server, verdict_on
 
 
-def check_dependents(server: Server, limit: int, *, number: int | None = None) -> int:
-    """Claim and look at up to `limit` dependents, or the one of `number`; return how many changed.
+def check_dependents(server: Server, limit: int) -> int:
+    """Claim and look at up to `limit` dependents; return how many changed.
 
     A component that is there makes its dependent `full` and its jobs eligible; one that is gone stops both with its
     code; any other is looked at again after a while, with the reason kept for whoever asks.
     """
-    dependents = server.claim(dependents_to_check, limit, number)
+    dependents = server.claim(dependents_to_check, limit)
     changed = 0
     for dependent in dependents:
         with server.attempt(dependent):

@@ -11,17 +11,17 @@ from typing import Any
 from pstamp_core.faults import Bug, fault_name, fault_sentence
 from pstamp_core.files import StoredFile, measure, sweep, write_text
 from pstamp_core.formats import results_mdc, write_results
-from pstamp_core.machines import Event
+from pstamp_core.machines import REQUEST, Event
 from pstamp_core.store import fire, open_jobs, pstampJob, pstampRequest, requests_to_finish
 from pstamp_core.tasks import logs
-from pstamp_core.tasks.server import Server
+from pstamp_core.tasks.server import Server, find
 
 PARSE_ERRORS = "parse_error.txt"
 
 
-def finish_requests(server: Server, limit: int, *, number: int | None = None) -> int:
-    """Claim and finish up to `limit` requests, or the one of `number`; return how many were claimed."""
-    requests = server.claim(requests_to_finish, limit, number)
+def finish_requests(server: Server, limit: int) -> int:
+    """Claim and finish up to `limit` requests; return how many were claimed."""
+    requests = server.claim(requests_to_finish, limit)
     for request in requests:
         with server.attempt(request):
             finish_request(server, request)
@@ -73,10 +73,44 @@ def finish_request(server: Server, request: pstampRequest) -> None:
         return fire([request], Event.FINISH, args, outdir=str(outdir))[0]
 
     stopped = server.store.work(stop)
-    codes = Counter(f"{job.state.value} with {job.fault}" for job in jobs)
-    ends = ", ".join(f"{count} {code}" for code, count in sorted(codes.items()))
-    text = f"stop: fileset {product}/{request.name} of {len(files)} files; {len(jobs)} jobs: {ends}"
+    codes = sorted(Counter(job.fault for job in jobs).items())
+    ends = ", ".join(f"{count} with code {code}" if code else f"{count} done" for code, count in codes)
+    text = f"stop: fileset {product}/{request.name}, files: {len(files)}; jobs: {ends}"
     logs.end(server, request, text, stopped.changed_at)
+
+
+def revert_request(server: Server, number: int, who: str) -> bool:
+    """Let an operator have a faulted request tried again, after taking back a fileset that it published.
+
+    As publishing may be repeated anyhow, this is for a fileset that should not be seen meanwhile
+    (`pstamp_revert_request.pl`). The fileset of another request is left alone.
+
+    Returns
+    -------
+    bool
+        Whether there was a fileset.
+
+    Raises
+    ------
+    UserError
+        There is no such request.
+    IllegalTransition
+        It has no fault, or somebody works on it; its fileset was not touched.
+    RetryableError
+        Disk or database fail; the request is as it was.
+    """
+    with server.store.reading():
+        request: Any = find("request", number)
+    REQUEST.decide(request, Event.REVERT, server.args(who=who, operator=True))
+    product = request.outProduct or server.settings.product
+    published = request.name and server.datastore.has_product(product) and any(
+        entry.name == request.name and entry.values[:1] == (str(number),)
+        for entry in server.datastore.filesets(product)
+    )  # fmt: skip
+    if published:
+        server.datastore.withdraw(product, request.name)
+    server.store.work(lambda: fire([request], Event.REVERT, server.args(who=who, operator=True), note="by hand"))
+    return bool(published)
 
 
 def _products(job: pstampJob) -> list[dict[str, Any]]:

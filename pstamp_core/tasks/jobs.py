@@ -15,7 +15,7 @@ from pstamp_core.faults import PstampError
 from pstamp_core.files import StoredFile, publish
 from pstamp_core.machines import Event
 from pstamp_core.stamps import InputFiles, Stamp, StampRequest, cut
-from pstamp_core.store import fire, jobs_to_run, pstampJob
+from pstamp_core.store import fire, pstampJob
 from pstamp_core.tasks import logs
 from pstamp_core.tasks.server import Progress, Server, image_files
 
@@ -26,12 +26,9 @@ QUANTISE = 4
 """Quantisation level of lossy products: the noise spans this many steps (one sigma is 4 bits in IPP's recipes)."""
 
 
-def run_jobs(server: Server, limit: int, progress: Progress | None = None, *, number: int | None = None) -> int:
-    """Claim up to `limit` jobs of one image, or the job of `number`, and run them; return how many were claimed."""
-    if number is None:
-        jobs = server.store.work(lambda: server.store.claim_jobs(server.args(), limit))
-    else:
-        jobs = server.claim(jobs_to_run, 1, number)
+def run_jobs(server: Server, limit: int, progress: Progress | None = None) -> int:
+    """Claim up to `limit` jobs of one image and run them; return how many were claimed."""
+    jobs = server.store.work(lambda: server.store.claim_jobs(server.args(), limit))
     if jobs:
         run_claimed_jobs(server, jobs, progress)
     return len(jobs)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 from collections import Counter
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -17,8 +16,8 @@ from typing import Any
 
 from peewee import IntegrityError, fn
 
+from pstamp_core.datastore.client import fetch, name_of
 from pstamp_core.faults import Fault, RetryableError, Stale, UserError
-from pstamp_core.files import written
 from pstamp_core.formats import (
     JOB_TYPES,
     Finding,
@@ -31,6 +30,7 @@ from pstamp_core.formats import (
     read_request,
     request_columns,
 )
+from pstamp_core.formats.tables import MAX_BYTES
 from pstamp_core.imagedb import Image, Selection
 from pstamp_core.machines import DependentState, Event, JobState
 from pstamp_core.machines.machine import MICROSECONDS
@@ -56,6 +56,9 @@ from pstamp_core.tasks.server import Progress, Server, image_files, known_label,
 NAME_LENGTH = 64
 """IMG_NAME of the results table; product names must fit."""
 LONGEST_SUFFIX = len(".exp.fits")
+
+FETCH_SECONDS = 120.0
+"""The longest that bringing in a request file may take (`pstamp_parser_run.pl`)."""
 
 
 # insert_many wants the same columns of every row
@@ -98,9 +101,9 @@ class User:
     label: str | None = None
 
 
-def parse_requests(server: Server, limit: int, progress: Progress | None = None, *, number: int | None = None) -> int:
-    """Claim and parse up to `limit` requests, or the one of `number`; return how many were claimed."""
-    requests = server.claim(requests_to_parse, limit, number)
+def parse_requests(server: Server, limit: int, progress: Progress | None = None) -> int:
+    """Claim and parse up to `limit` requests; return how many were claimed."""
+    requests = server.claim(requests_to_parse, limit)
     for request in requests:
         with server.attempt(request):
             parse_request(server, request, progress)
@@ -121,29 +124,24 @@ def parse_request(server: Server, request: pstampRequest, progress: Progress | N
     outdir = Path(request.outdir) if request.outdir else server.work_directory(request)
     outdir.mkdir(parents=True, exist_ok=True)
     plan = Plan(columns={"outdir": str(outdir), "reqType": "pstamp"})
+    copy = outdir / name_of(request.uri)
     try:
-        table = _fetch(server, request, outdir)
+        table = _fetch(server, request, copy)
     except UserError as error:
         plan.columns["reqType"] = "unknown"
         plan.answer(error.fault, str(error))
     else:
-        plan.columns["uri"] = str(outdir / Path(request.uri).name)
+        plan.columns["uri"] = str(copy)
         _plan_request(server, request, table, plan, outdir, progress)
     if not plan.jobs:
         plan.answer(Fault.PSTAMP_NO_JOBS_QUEUED, "no row led to a job")
     parsed = server.store.work(lambda: store_plan(server, request, plan))
-    logs.end(server, request, f"{parsed.state.value}: request {parsed.name}, {_summary(plan)}", parsed.changed_at)
+    logs.end(server, request, f"{parsed.state.value}: {parsed.name}; {_summary(plan)}", parsed.changed_at)
 
 
-def _fetch(server: Server, request: pstampRequest, outdir: Path) -> RequestTable:
-    source = Path(request.uri)
-    copy = outdir / source.name
-    if source != copy:
-        try:
-            with written(copy) as private:
-                shutil.copyfile(source, private)
-        except FileNotFoundError:
-            raise RetryableError(f"request file {source}: no such file") from None
+def _fetch(server: Server, request: pstampRequest, copy: Path) -> RequestTable:
+    if request.uri != str(copy):
+        fetch(request.uri, copy, timeout=FETCH_SECONDS, max_bytes=MAX_BYTES)
     return read_request(copy, max_rows=server.settings.max_rows)
 
 
@@ -419,8 +417,8 @@ def _summary(plan: Plan) -> str:
     answers = Counter(job.columns["fault"] for job in plan.jobs if job.columns["state"] is JobState.STOP)
     waiting = sum(job.need is not None for job in plan.jobs)
     parts = {"to cut": len(plan.jobs) - waiting - answers.total(), "waiting for their image": waiting}
-    parts |= {f"answered with {fault}": count for fault, count in sorted(answers.items())}
-    return f"{len(plan.jobs)} jobs: " + ", ".join(f"{count} {what}" for what, count in parts.items() if count)
+    parts |= {f"answered with code {fault}": count for fault, count in sorted(answers.items())}
+    return "jobs: " + ", ".join(f"{count} {what}" for what, count in parts.items() if count)
 
 
 def store_plan(server: Server, request: pstampRequest, plan: Plan) -> pstampRequest:

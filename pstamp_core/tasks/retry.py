@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from pstamp_core.faults import RETRYABLE, Fault, fault_sentence
 from pstamp_core.machines import Event, JobState
+from pstamp_core.machines.job import OPEN
 from pstamp_core.machines.machine import Args
 from pstamp_core.store import (
     MACHINES,
@@ -20,6 +22,7 @@ from pstamp_core.store import (
 )
 from pstamp_core.tasks.dependents import stop_waiting_jobs
 from pstamp_core.tasks.server import Server, find
+from pstamp_core.tasks.tool.filters import Compare, Filter
 
 FAULTS = list(RETRYABLE)
 
@@ -73,8 +76,11 @@ def revert_rows(server: Server, rows: Sequence[Worked], who: str, note: str) -> 
     fire(rows, Event.REVERT, server.args(who=who, operator=True), note=note)
 
 
-def give_up(server: Server) -> int:
+def give_up(server: Server, *, ceiling: int | None = None, labels: Sequence[str] = ()) -> int:
     """End what has used up its tries with code 25 and the last fault as the cause; return how many rows.
+
+    With `ceiling` so many tries are enough, instead of those of the settings (`pstampstopfaulted -fault_count`); with
+    `labels` only the work of requests under such labels is ended, patterns as of `pstamptool`.
 
     A request that can't be parsed gets one stopped job, so that the user has an answer; one whose results can't be
     published stays faulted for an operator, since there is no way to give the answer. A dependent is closed with its
@@ -83,14 +89,26 @@ def give_up(server: Server) -> int:
 
     def work() -> int:
         args = server.args(who="give up", fault=Fault.PSTAMP_NOT_AVAILABLE)
+        args = replace(args, ceiling=ceiling or args.ceiling)
         count = 0
         for table in (pstampDependent, pstampJob, pstampRequest):
-            rows = list(_faulted(table, Event.GIVE_UP, args, over=True))
+            rows = list(_faulted(table, Event.GIVE_UP, args, over=True).where(*_under(table, labels)))
             _end(server, rows, args, _why)
             count += len(rows)
         return count
 
     return server.store.work(work)
+
+
+def _under(table: type[Worked], labels: Sequence[str]) -> list[Any]:
+    """Return the condition for rows of requests under `labels`, if there are any; a dependent is of all that wait."""
+    if not labels:
+        return []
+    label = Filter("label", pstampRequest.label, Compare.LIKE).condition(list(labels))
+    requests = pstampRequest.select(pstampRequest.req_id).where(label)
+    jobs = pstampJob.req_id.in_(requests)
+    waiting = pstampJob.select(pstampJob.dep_id).where(jobs & pstampJob.state.in_(OPEN))
+    return [{pstampRequest: label, pstampJob: jobs, pstampDependent: pstampDependent.dep_id.in_(waiting)}[table]]
 
 
 def give_up_one(server: Server, machine: str, number: int, who: str, note: str = "") -> None:
