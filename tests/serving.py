@@ -29,7 +29,7 @@ def serve(timeout: float) -> None:
     from pstamp_core.tasks import serve
     from runners import pstamp
 
-    serve.KILL_AFTER = 0.5
+    serve.KILL_AFTER = serve.LAST_WORDS = 0.5
 
     pstamp.main()
 
@@ -49,18 +49,18 @@ def work() -> None:
         image = jobs[0].image
         told = home / f"{image}.{os.getpid()}"
         told.write_text("".join(f"{job.job_id} {job.attempt}\n" for job in jobs))
-        if image in ("hangs", "is stubborn"):
-            if image == "is stubborn":
-                signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        if image == "is stubborn":
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        if image in ("hangs", "is stubborn", "crashes"):
             child = subprocess.Popen(["sleep", "1000"])
             (home / f"child.{child.pid}").touch()
+            if image == "crashes":
+                os.kill(os.getpid(), signal.SIGSEGV)
             time.sleep(1000)
-        elif image == "crashes":
-            os.kill(os.getpid(), signal.SIGSEGV)
         elif image == "gives up":
             print("one thing\nand another", file=sys.stderr)
             sys.exit(3)
-        elif image == "is slow":
+        elif image.startswith("is slow"):
             wait_for((home / "go on").exists)
         finish(server, jobs)
 
@@ -69,7 +69,7 @@ class Served:
     """A running `pstamp serve`, and its log so far."""
 
     def __init__(self, home: Path, address: str, timeout: float, *options: str) -> None:
-        self.log_file = home / f"serve.{time.monotonic_ns()}.log"
+        self.log_file = home / f"log {time.monotonic_ns()}"
         environment = {**os.environ, "PSTAMP_HOME": str(home), "PSTAMP_DB": address}
         command = [sys.executable, str(HERE), "serve", str(timeout), *options]
         with self.log_file.open("wb") as log:

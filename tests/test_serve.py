@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import signal
+import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import mariadb
 import pytest
-from conftest import Rows
+from conftest import Clock, Rows, _create
 from serving import serving, wait_for
 
 from pstamp_core.machines import JobState
 from pstamp_core.store import Store, pstampHistory, pstampJob
+from pstamp_core.tasks import table
+from runners import pstamp
 
 
 @pytest.fixture
@@ -74,7 +80,7 @@ def test_whatever_becomes_of_a_command_its_jobs_get_an_outcome_at_once(
             assert [event[:2] for event in events(job)] == [("claim", 0), ("fault", 6), ("give_up", 25)]
             assert events(job)[1][2] == ends[image]
     children = [int(path.suffix[1:]) for path in home.glob("child.*")]
-    assert len(children) == 2
+    assert len(children) == 3
     assert not any(map(lives, children))
     log = [line.split(maxsplit=2)[2] for line in served.log.splitlines()]
     for line in (
@@ -86,3 +92,135 @@ def test_whatever_becomes_of_a_command_its_jobs_get_an_outcome_at_once(
         assert line in log
     for end in ends.values():
         assert any(line.startswith(f"WARNING pstamp.job.run: {end} (after ") for line in log)
+
+
+@pytest.mark.parametrize("engine", ["sqlite"])
+def test_told_to_stop_it_starts_nothing_new_and_lets_commands_end(
+    store: Store, address: str, rows: Rows, home: Path, reread: Callable[..., Any]
+) -> None:
+    rows.label("urgent", 20000)
+    slow, other = rows.job(rows.request(label="urgent"), image="is slow"), rows.job(image="good")
+    with serving(home, address, 60, "--workers", "1") as served:
+        wait_for(lambda: told(home))
+        served.process.send_signal(signal.SIGINT)
+        wait_for(lambda: "stops: 1 running" in served.log)
+        (home / "go on").touch()
+        assert served.process.wait(60) == 0
+    assert (reread(slow).state, reread(slow).fault) == (JobState.STOP, 0)
+    assert (reread(other).state, reread(other).attempt) == (JobState.RUN, 0)
+    assert served.log.splitlines()[-1].endswith("INFO stopped")
+
+
+@pytest.mark.parametrize("engine", ["sqlite"])
+@pytest.mark.parametrize("grace", ["1", "1000"])
+def test_what_does_not_end_in_time_is_killed_and_its_jobs_are_given_back(
+    store: Store, address: str, rows: Rows, home: Path, grace: str, reread: Callable[..., Any]
+) -> None:
+    job = rows.job(image="is stubborn")
+    with serving(home, address, 1000, "--grace", grace) as served:
+        wait_for(lambda: list(home.glob("child.*")))
+        served.process.send_signal(signal.SIGTERM)
+        if grace == "1000":
+            wait_for(lambda: "stops: 1 running" in served.log)
+            served.process.send_signal(signal.SIGTERM)
+        assert served.process.wait(60) == 0
+    (child,) = home.glob("child.*")
+    assert not lives(int(child.suffix[1:]))
+    job = reread(job)
+    assert (job.state, job.fault, job.fault_count, job.lease_owner) == (JobState.RUN, 0, 0, "")
+    assert events(job) == [("claim", 0, ""), ("release", 0, "killed, since the server stops")]
+    assert "pstamp.job.run: 1 given back" in served.log
+
+
+def test_several_serve_one_database_and_one_that_is_killed_takes_nothing_with_it(
+    store: Store, address: str, rows: Rows, home: Path
+) -> None:
+    jobs = [rows.job(image=f"image {number % 12}") for number in range(300)]
+    slow = rows.job(image="is slow")
+    with serving(home, address, 60, "--workers", "2") as first, serving(home, address, 60, "--workers", "2"):
+        wait_for(lambda: told(home, "is slow"))
+        first.process.kill()
+        first.process.wait()
+        (home / "go on").touch()
+        wait_for(lambda: stopped([*jobs, slow]))
+    claims = told(home)
+    assert sorted(claims) == [(job.job_id, 1) for job in [*jobs, slow]]
+    assert not pstampJob.select().where(pstampJob.fault != 0).exists()
+
+
+@pytest.mark.parametrize("engine", ["sqlite"])
+def test_work_that_waits_while_no_command_succeeds_is_warned_of(
+    store: Store, address: str, rows: Rows, home: Path
+) -> None:
+    (home / "pstamp.toml").write_text("retry_seconds = 0.0\nretry_ceiling = 1000\n")
+    rows.job(image="gives up")
+    warning = "pstamp.job.run: work waits, but none was done well for 0.02 minutes"
+    with serving(home, address, 60, "--alarm", "0.02") as served:
+        wait_for(lambda: served.log.count(warning) > 1)
+
+
+@pytest.mark.parametrize("engine", ["sqlite"])
+def test_no_more_commands_run_at_once_than_there_are_workers(
+    store: Store, address: str, rows: Rows, home: Path
+) -> None:
+    jobs = [rows.job(image=f"is slow {number}") for number in range(5)]
+    with serving(home, address, 60, "--alarm", "0.02", "--workers", "2") as served:
+        wait_for(lambda: served.log.count("(2 running now)") > 1)
+        assert len(told(home)) == 2
+        (home / "go on").touch()
+        wait_for(lambda: stopped(jobs))
+
+
+def test_a_database_that_is_gone_for_a_while_is_waited_for(tmp_path: Path, home: Path) -> None:
+    (tmp_path / "server").mkdir()
+    database = mariadb.MariaDB(tmp_path / "server")
+    database.start()
+    try:
+        with mariadb.database(database.address) as address:
+            store = Store(address)
+            _create(store)
+            with serving(home, address, 60, "--grace", "1") as served:
+                with store.reading():
+                    rows = Rows(Clock())
+                    request = rows.request()
+                    job = pstampJob.create(req_id=request.req_id, image="crashes")
+                    later = pstampJob.create(req_id=request.req_id, image="is slow")
+                    wait_for(lambda: stopped([job]) and told(home, "is slow"))
+                store.db.close()
+                database.stop(kill=True)
+                wait_for(lambda: "ERROR looking at the queues: database " in served.log)
+                (home / "go on").touch()
+                wait_for(lambda: "pstamp.job.run: the command ended in" in served.log)
+                database.start()
+                wait_for(lambda: "WARNING looking at the queues: works again" in served.log)
+                with store.reading():
+                    wait_for(lambda: stopped([later]))
+                    assert pstampJob.get_by_id(later.job_id).cause == 6
+                    hopeless = pstampJob.create(req_id=request.req_id, image="hangs")
+                    wait_for(lambda: told(home, "hangs"))
+                store.db.close()
+                database.stop(kill=True)
+                assert served.stop() == 0
+                lines = [line.split(maxsplit=2)[2] for line in served.log.splitlines()[-2:]]
+                assert lines == [
+                    "WARNING pstamp.job.run: what it had claimed is free when its lease has run out", "INFO stopped",
+                ]  # fmt: skip
+            database.start()
+            with store.reading():
+                assert pstampJob.get_by_id(hopeless.job_id).lease_owner
+            store.db.close()
+    finally:
+        database.stop(kill=True)
+
+
+@pytest.mark.parametrize("engine", ["sqlite"])
+def test_commands_that_are_missing_are_found_at_once(
+    home: Path, address: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(table, "TASKS", (replace(table.JOBS, command=("no_such_program",)),))
+    monkeypatch.setenv("PSTAMP_DB", address)
+    monkeypatch.setattr(sys, "argv", ["pstamp", "serve", "--home", str(home)])
+    with pytest.raises(SystemExit) as caught:
+        pstamp.main()
+    assert caught.value.code == 3
+    assert capsys.readouterr().err == "pstamp: no_such_program: no such command; is pstamp installed as a whole?\n"

@@ -15,7 +15,7 @@ _WORD = re.compile(r"[A-Za-z0-9_./:@%+,=-]+")
 
 HEAD = """\
 # pstamp.pro: the tasks of the postage stamp server, for pantasks.
-# Written by `pstamp pantasks`; not to be changed by hand: write it anew.
+# Written by pstamp pantasks; not to be changed by hand: write it anew.
 #
 # NOT VERIFIED: no pantasks has read this file yet. To our knowledge it uses nothing that IPP's own scripts don't, and
 # of pantasks.pro nothing at all: task, macro, for, if, break, echo; host, periods, npending, active, task.exec,

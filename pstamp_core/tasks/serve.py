@@ -115,18 +115,18 @@ class Scheduler:
         self._last_start = {task.name: -inf for task in tasks}
         self._quiet_since: dict[str, float] = {}
         self._stop_by: float | None = None
-        self._wake = threading.Event()
 
     def stop(self) -> None:
         """Start nothing new, and let the commands end; asked a second time, kill them. May be called by a signal."""
         now = time.monotonic()
         self._stop_by = now + self._grace if self._stop_by is None else now
-        self._wake.set()
 
     def run(self) -> None:
         """Serve until `stop` is called and every command has ended."""
         self._clerk.start()
+        log.info("serves with %d workers", self._workers)
         over_by: float | None = None
+        told = False
         while True:
             now = time.monotonic()
             for child in list(self._children):
@@ -134,12 +134,14 @@ class Scheduler:
             if self._stop_by is None:
                 self._start_due(now)
                 self._warn_of_silence(now)
+            elif not told:
+                log.info("stops: %d running, killed after %g s, or when told again", len(self._children), self._grace)
+                told = True
             elif all(child.code is not None for child in self._children):
                 over_by = over_by or now + LAST_WORDS
                 if not self._children or now > over_by:
                     break
-            self._wake.wait(TICK)
-            self._wake.clear()
+            time.sleep(TICK)
         for child in self._children:
             log.warning("%s: what it had claimed is free when its lease has run out", child.task.name)
         log.info("stopped")
