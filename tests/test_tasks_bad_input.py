@@ -16,7 +16,7 @@ from astropy.io import fits
 from servers import codes, row, send, sentences
 
 from pstamp_core import files
-from pstamp_core.datastore import filesets
+from pstamp_core.datastore import client, filesets
 from pstamp_core.faults import UserError
 from pstamp_core.machines import RequestState
 from pstamp_core.store import (
@@ -29,7 +29,7 @@ from pstamp_core.store import (
     pstampRequest,
     pstampUser,
 )
-from pstamp_core.tasks import jobs, parse, report
+from pstamp_core.tasks import jobs, report
 from pstamp_core.tasks.retry import revert_one
 from pstamp_core.tasks.run import run
 from pstamp_core.tasks.server import Server, add_project
@@ -240,7 +240,7 @@ def test_a_full_disk(
     """What can't be published waits for an operator once its tries are used up: there is no other way to answer."""
     req_id = send(server, tmp_path, row(1, survey))
     with monkeypatch.context() as patch:
-        for module in (files, filesets, parse):
+        for module in (files, filesets, client):
             patch.setattr(module, function, full, raising=False)
         run(server, workers=1)
     columns, _ = report.look_up(server, "request", req_id)
