@@ -1,0 +1,68 @@
+"""The table of tasks, and `run`, which is driven by it."""
+
+from __future__ import annotations
+
+import string
+import tomllib
+from pathlib import Path
+
+import pytest
+import servers
+from conftest import Clock
+from typer.main import get_command
+
+from pstamp_core.faults import UserError
+from pstamp_core.machines import RequestState
+from pstamp_core.store import pstampRequest
+from pstamp_core.tasks.run import run
+from pstamp_core.tasks.server import Server
+from pstamp_core.tasks.table import TASKS, Task, do_task
+from runners import pstamp
+from simtest.survey import Survey
+
+SCRIPTS = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]["scripts"]
+
+
+def test_names_are_unique_and_those_with_a_queue_are_run() -> None:
+    assert len({task.name for task in TASKS}) == len(TASKS)
+    for task in TASKS:
+        assert task.name.endswith(".run") == bool(task.queue)
+        assert task.period > 0
+        assert task.timeout > 0
+
+
+@pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
+def test_every_command_exists_and_every_placeholder_is_known(task: Task) -> None:
+    program, *arguments = task.arguments()
+    assert program in SCRIPTS
+    if program == "pstamp":
+        assert arguments[0] in get_command(pstamp.app).commands
+        assert arguments[1:] == [task.name]
+    names = {name for word in task.command for _, name, _, _ in string.Formatter().parse(word) if name is not None}
+    assert names == ({"limit"} if task.queue else set())
+    assert all(str(task.limit) == word for word in arguments if word.isdigit())
+
+
+def test_one_task_is_done_by_its_name(server: Server, survey: Survey, tmp_path: Path) -> None:
+    servers.send(server, tmp_path, servers.row(1, survey))
+    assert do_task(server, "pstamp.request.run") == 1
+    assert do_task(server, "pstamp.request.run") == 0
+    assert do_task(server, "pstamp.job.run") == 1
+    with pytest.raises(
+        UserError, match=r"^'pstamp.run': expected one of pstamp.reap, pstamp.revert, pstamp.request.run"
+    ):
+        do_task(server, "pstamp.run")
+
+
+def test_run_does_all_but_chores(server: Server, survey: Survey, tmp_path: Path) -> None:
+    number = servers.send(server, tmp_path, servers.row(1, survey))
+    server.store._clock = clock = Clock()
+    run(server, workers=1)
+    clock.forward(1000 * 86_400)
+    run(server, workers=1)
+    with server.store.reading():
+        assert pstampRequest.get_by_id(number).state is RequestState.STOP
+    assert do_task(server, "pstamp.queue.cleanup") == 1
+    run(server, workers=1)
+    with server.store.reading():
+        assert pstampRequest.get_by_id(number).state is RequestState.CLEANED
