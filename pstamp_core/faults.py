@@ -12,7 +12,7 @@ themselves (`psExit` of psLib), 10 and up are answers for the user and final (`p
      |    +-- LeaseLost         the row is no longer ours; throw the result away
      |    +-- Stale             the row was changed since it was read; read it again
      +-- Bug                    an impossible state: 4, also retryable, but somebody should look
-          +-- IllegalTransition an event that the machine does not allow
+          +-- IllegalTransition an event that the machine does not allow: 5, since most often somebody asked for it
 """
 
 from __future__ import annotations
@@ -147,3 +147,5 @@ class Bug(PstampError):  # noqa: N818 (its name is its meaning)
 
 class IllegalTransition(Bug):
     """An event that the machine does not allow in this state; the message lists the legal ways on."""
+
+    default_fault = Fault.PS_EXIT_DATA_ERROR

@@ -197,7 +197,7 @@ def test_a_preview_is_accepted_or_cancelled(command: Command, tmp_path: Path) ->
     assert command("results", 1, "--home", "h")[1].splitlines()[1].split()[:3] == ["1", "0", "1_1_R_one.fits"]
     assert command("results", 2, "--home", "h")[1].splitlines()[1].split()[:2] == ["1", "32"]
     code, _, err = command("accept", 1, "--home", "h")
-    assert (code, err.split(":")[1]) == (4, " request 1")
+    assert (code, err.split(":")[1]) == (5, " request 1")
 
 
 def test_an_original_database_is_migrated(command: Command, tmp_path: Path) -> None:

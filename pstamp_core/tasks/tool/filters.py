@@ -1,7 +1,7 @@
-"""What the modes of `pstamptool` select rows by: options of the command line become conditions with bound values.
+"""Options of `pstamptool` as conditions by which rows are selected, and as values of columns.
 
-All conditions must hold; only the values of one option that is repeated are alternatives (`pxtools.h`, where other
-conditions on one column were alternatives, too). Text compares without regard to case, as in IPP's latin1 tables.
+Values are bound. All conditions must hold; only the values of one option that is repeated are alternatives (in IPP all
+that was said of one column was, `psDB.c`). Text compares without regard to case, as in IPP's latin1 tables.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Filter:
         Raises
         ------
         PstampError
-            Fault 3: a state that does not exist, or a negative fault.
+            Fault 3: there is no such state.
         """
         return reduce(or_, [self._one(value) for value in (given if isinstance(given, list) else [given])])
 
@@ -68,8 +68,6 @@ class Filter:
         if isinstance(column, StateField):
             return column == state_of(self.option, column, value)
         if not isinstance(column, (CharField, TextField)):
-            if column.name == "fault":
-                must_be_a_fault(self.option, value)
             return _OPERATORS[self.compare](column, value)
         if self.compare is Compare.LIKE:
             # Each engine on its own has another escape character, and another idea of case.
@@ -92,9 +90,41 @@ def conditions(options: Mapping[str, Any], filters: Sequence[Filter]) -> list[An
     Raises
     ------
     PstampError
-        Fault 3: a state that does not exist, or a negative fault.
+        Fault 3: there is no such state.
     """
     return [each.condition(options[each.option]) for each in filters if each.option in options]
+
+
+def values_of(options: Mapping[str, Any], columns: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of the columns whose option was given, by the names of the columns.
+
+    Parameters
+    ----------
+    options : mapping of str to Any
+        What the command line says, by name without the dash; an empty text stands for NULL.
+    columns : mapping of str to peewee.Field
+        The column of each option that the mode knows.
+
+    Raises
+    ------
+    PstampError
+        Fault 3: a text that is too long for its column, or empty where it may not be.
+    """
+    return {
+        column.name: _checked(option, column, options[option])
+        for option, column in columns.items()
+        if option in options
+    }  # fmt: skip
+
+
+def _checked(option: str, column: Any, value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    if len(value) > column.max_length:  # SQLite would keep it all
+        raise wrong_usage(f"-{option}: {len(value)} characters; expected at most {column.max_length}")
+    if not value and not column.null:
+        raise wrong_usage(f"-{option}: expected a text that is not empty")
+    return value or None
 
 
 def wrong_usage(message: str) -> PstampError:
@@ -115,15 +145,3 @@ def state_of(option: str, column: StateField, value: str) -> Enum:
     except ValueError:
         known = ", ".join(each.value for each in column.states)
         raise wrong_usage(f"-{option} {value}: expected one of {known}") from None
-
-
-def must_be_a_fault(option: str, value: int) -> None:
-    """Raise unless `value` can be a fault (IPP's SMALLINT, which took negative ones).
-
-    Raises
-    ------
-    PstampError
-        Fault 3: it is negative or too large.
-    """
-    if not 0 <= value < 2**15:
-        raise wrong_usage(f"-{option} {value}: expected a fault, 0 to 32767")
