@@ -6,13 +6,15 @@ The home holds everything of a server: ``pstamp.toml``, the database ``pstamp.db
 
 from __future__ import annotations
 
+import re
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from math import inf
 from pathlib import Path
 from typing import Any
 
-from pstamp_core.database import with_parts
+from pstamp_core.database import redact, with_parts
 from pstamp_core.faults import Fault, RetryableError
 
 FILE_NAME = "pstamp.toml"
@@ -160,6 +162,30 @@ def load_settings(home: Path, database: str | None = None, *, without_home: bool
         except (OSError, UnicodeDecodeError) as error:
             raise _wrong(f"{path}: password_file = {settings.password_file!r}: {error}") from error
     return replace(settings, database=with_parts(settings.database, **parts))
+
+
+def in_force(settings: Settings, chosen: Mapping[str, str]) -> list[tuple[str, str, str]]:
+    """Return each setting with its value, passwords left out, and where that comes from.
+
+    Parameters
+    ----------
+    settings : Settings
+        As they are in force.
+    chosen : mapping of str to str
+        Where those come from that went before the file: by the name of the setting.
+    """
+    path = settings.home / FILE_NAME
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    keys = {found[1]: number for number, line in enumerate(lines, 1) if (found := _KEY.match(line))}
+    rows = []
+    for each in fields(Settings):
+        value = str(getattr(settings, each.name))
+        source = chosen.get(each.name) or (f"{FILE_NAME} line {keys[each.name]}" if each.name in keys else "default")
+        rows.append((each.name, redact(value) if each.name == "database" else value, source))
+    return rows
+
+
+_KEY = re.compile(r"\s*[\"']?(\w+)[\"']?\s*=")
 
 
 def default_settings_text() -> str:

@@ -10,10 +10,11 @@ from typing import Annotated
 
 import typer
 
-from runners.outcome import HOME, exit_code, fail, main, server_of, settings_of
+from runners.outcome import HOME, exit_code, fail, main, plain, server_of, settings_of
 
 __all__ = [
-    "HOME", "DbName", "DbServer", "Home", "exit_code", "fail", "main", "progress", "server_of", "settings_of", "table",
+    "HOME", "DbName", "DbServer", "Home", "exit_code", "fail", "main", "plain", "progress", "server_of", "settings_of",
+    "table",
 ]  # fmt: skip
 
 Home = Annotated[
@@ -44,7 +45,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
 
 
 def _text(value: object) -> str:
-    return f"{value:.6g}" if isinstance(value, float) else " ".join(str(value).split())
+    return f"{value:.6g}" if isinstance(value, float) else plain(str(value))
 
 
 def _is_number(text: str) -> bool:

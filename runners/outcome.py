@@ -91,5 +91,12 @@ def _drop_output() -> None:
 
 def fail(message: str, code: int) -> None:
     """Say what went wrong, on standard error, and leave with `code`."""
-    print(f"pstamp: {' '.join(message.split())}", file=sys.stderr)
+    print(f"pstamp: {plain(message)}", file=sys.stderr)
     sys.exit(int(code))
+
+
+def plain(text: str) -> str:
+    """Return `text` as one line that commands no terminal: what can't be printed is spelled as Python does."""
+    return "".join(
+        each if each.isprintable() else each.encode("unicode_escape").decode() for each in " ".join(text.split())
+    )

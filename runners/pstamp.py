@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import getpass
 import sys
-from datetime import datetime
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from pstamp_core import __version__
-from pstamp_core.faults import fault_sentence
-from runners import console, db, serve
+from runners import console, db, look, order, serve
 from runners.console import HOME, Home, server_of
 
 app = typer.Typer(
-    no_args_is_help=True, add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False,
+    no_args_is_help=True, rich_markup_mode="markdown", pretty_exceptions_enable=False,
     help="Postage stamps from astronomical images: send a request table, get a fileset of cutouts.",
 )  # fmt: skip
 request_app = typer.Typer(no_args_is_help=True, help="Make request files.")
@@ -26,6 +24,17 @@ app.add_typer(request_app, name="request")
 app.add_typer(images_app, name="images")
 app.add_typer(project_app, name="project")
 app.add_typer(db.app, name="db")
+_PANELS: dict[str, tuple[Callable[..., None], ...]] = {
+    "To look": (
+        look.status, look.why, look.show, look.history, look.log, look.results, look.sheet, look.config,
+    ),
+    "To order": (
+        order.revert, order.stop, order.cancel, order.accept, order.hold, order.release, order.priority, order.clean,
+    ),
+}  # fmt: skip
+for panel, commands in _PANELS.items():
+    for each in commands:
+        app.command(rich_help_panel=panel)(each)
 app.command()(serve.serve)
 app.command()(serve.pantasks)
 app.command()(serve.task)
@@ -85,188 +94,13 @@ def run(
 
     Example: pstamp run --workers 4
     """
+    from pstamp_core.tasks.report import waiting
     from pstamp_core.tasks.run import run as run_all
 
     server = server_of(home)
     with console.progress() as progress:
         run_all(server, workers=workers, progress=progress)
-    _show_waiting(server)
-
-
-def _show_waiting(server: object) -> None:
-    from pstamp_core.tasks.report import waiting
-
-    found = waiting(server)  # type: ignore[arg-type]
-    if not found:
-        print("nothing waits")
-        return
-    console.table(
-        ("waits", "since", "next try", "for"),
-        [(each.what, _clock(each.since), _clock(each.next_try), each.why) for each in found],
-    )
-
-
-def _clock(moment: datetime | None) -> str:
-    return f"{moment:%Y-%m-%d %H:%M:%S}" if moment else ""
-
-
-@app.command()
-def status(home: Home = HOME) -> None:
-    """Show how many requests, jobs and dependents are in which state, and what waits.
-
-    Example: pstamp status
-    """
-    from pstamp_core.faults import fault_name
-    from pstamp_core.tasks.report import counts
-
-    server = server_of(home)
-    rows = [(machine, state, fault or "", fault_name(fault) if fault else "", number)
-            for machine, state, fault, number in counts(server)]  # fmt: skip
-    console.table(("", "state", "fault", "meaning", "rows"), rows)
-    print()
-    _show_waiting(server)
-
-
-@app.command()
-def show(
-    what: Annotated[str, typer.Argument(help="request, job or dependent")],
-    number: Annotated[int, typer.Argument(help="Its number.")],
-    home: Home = HOME,
-) -> None:
-    """Show all that is known of one request, job or dependent, and its history.
-
-    Example: pstamp show job 12
-    """
-    from pstamp_core.tasks.report import look_up
-
-    columns, history = look_up(server_of(home), what, number)
-    for name, value in columns.items():
-        _show_value(name, value)
-    print()
-    console.table(
-        ("when (UTC)", "event", "from", "to", "fault", "attempt", "who", "note"),
-        [
-            (_clock(each.when), each.event, each.source, each.dest, each.fault, each.attempt, each.who, each.note)
-            for each in history
-        ],
-    )
-
-
-def _show_value(name: str, value: object, indent: int = 0) -> None:
-    if isinstance(value, dict):
-        print(f"{' ' * indent}{name}")
-        for key, inner in value.items():
-            _show_value(key, inner, indent + 2)
-        return
-    if isinstance(value, list) and value and isinstance(value[0], dict):
-        for inner in value:
-            _show_value(name, inner, indent)
-        return
-    text = _clock(value) if isinstance(value, datetime) else value
-    print(f"{' ' * indent}{name:<{20 - indent}} {'-' if text is None or text == '' else text}")
-
-
-@app.command()
-def revert(
-    what: Annotated[str, typer.Argument(help="request, job or dependent")],
-    number: Annotated[int, typer.Argument(help="Its number.")],
-    home: Home = HOME,
-) -> None:
-    """Try again what failed with a fault below 10, however often it has failed.
-
-    Example: pstamp revert request 3 && pstamp run
-    """
-    from pstamp_core.tasks.retry import revert_one
-
-    revert_one(server_of(home), what, number, who=getpass.getuser())
-    print(f"{what} {number} is tried again at the next: pstamp run")
-
-
-@app.command()
-def accept(number: Annotated[int, typer.Argument(help="The request's number.")], home: Home = HOME) -> None:
-    """Let the jobs of a preview (ACTION = PREVIEW) run.
-
-    Example: pstamp accept 3 && pstamp run
-    """
-    from pstamp_core.tasks import operate
-
-    operate.accept(server_of(home), number, who=getpass.getuser())
-    print(f"request {number} is worked on at the next: pstamp run")
-
-
-@app.command()
-def cancel(
-    what: Annotated[str, typer.Argument(help="request or job")],
-    number: Annotated[int, typer.Argument(help="Its number.")],
-    home: Home = HOME,
-) -> None:
-    """Cancel a request with its open jobs, or one job; what is done already is still delivered.
-
-    Example: pstamp cancel request 3 && pstamp run
-    """
-    from pstamp_core.tasks import operate
-
-    operate.cancel(server_of(home), what, number, who=getpass.getuser())
-    print(f"{what} {number} is cancelled; the results come with the next: pstamp run")
-
-
-@app.command()
-def clean(number: Annotated[int, typer.Argument(help="The request's number.")], home: Home = HOME) -> None:
-    """Delete the results and the work directory of a finished request; its rows and history stay.
-
-    Example: pstamp clean 3 && pstamp run
-    """
-    from pstamp_core.tasks import operate
-
-    operate.expire(server_of(home), number, who=getpass.getuser())
-    print(f"request {number} is deleted from disk at the next: pstamp run")
-
-
-@app.command()
-def results(number: Annotated[int, typer.Argument(help="The request's number.")], home: Home = HOME) -> None:
-    """Show the results of a request: one line for each product, or for each reason why there is none.
-
-    Example: pstamp results 1
-    """
-    from pstamp_core.tasks import report
-
-    server = server_of(home)
-    folder = report.fileset(server, number)
-    console.table(
-        ("row", "code", "product, or (image)", "filter", "RA", "Dec", "size", "on image", "finite", "what it means"),
-        [_result_cells(row) for row in report.results(server, number)],
-    )
-    print(f"\nfileset: {folder}")
-
-
-def _result_cells(row: dict[str, Any]) -> tuple[object, ...]:
-    name, image, filter_ = (
-        "" if row[key] in ("0", "null") else row[key] for key in ("IMG_NAME", "INPUT_IMAGE", "FILTER")
-    )
-    measures: tuple[str, ...] = ("", "", "", "", "")
-    if name:
-        measures = (
-            f"{row['RA_DEG']:.5f}", f"{row['DEC_DEG']:+.5f}", f"{row['BOX_NX']}x{row['BOX_NY']}",
-            f"{row['FRAC_IMAGE']:.2f}", f"{row['FRAC_FINITE']:.2f}",
-        )  # fmt: skip
-    meaning = "" if row["SENTENCE"] == fault_sentence(0) else row["SENTENCE"]
-    return row["ROWNUM"], row["ERROR_CODE"], name or (image and f"({image})"), filter_, *measures, meaning
-
-
-@app.command()
-def sheet(
-    number: Annotated[int, typer.Argument(help="The request's number.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="The PNG file to write.")] = Path("contact-sheet.png"),
-    home: Home = HOME,
-) -> None:
-    """Draw all image stamps of a request on one page, with their labels.
-
-    Example: pstamp sheet 1 --out stamps.png
-    """
-    from pstamp_core.tasks.report import draw_sheet
-
-    count = draw_sheet(server_of(home), number, out)
-    print(f"{count} stamps on {out}")
+    look.show_waiting(waiting(server))
 
 
 @request_app.command("make")

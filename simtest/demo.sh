@@ -21,7 +21,7 @@ cat <<END
 
 All stamps on one page: demo-home/contact-sheet.png
 Request 2 waits for an image whose pixels were deleted. What to type next (after: export PSTAMP_HOME=demo-home):
-  pstamp show request 2                          what is known of it
+  pstamp why request 2                           what it waits for, and what would help
   pstamp simtest demo-home/survey --restore      make the deleted pixels again, as IPP's update processing would
   pstamp run && pstamp results 2                 the stamp that request 2 waited for
   \$EDITOR $here/demo.txt                       write rows of your own, then: pstamp request make, submit, run

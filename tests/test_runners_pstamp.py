@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import subprocess
 import sys
@@ -93,7 +94,7 @@ def test_a_folder_of_images_serves_a_request(command: Command, tmp_path: Path) -
     assert (tmp_path / "sheet.png").read_bytes()[:4] == b"\x89PNG"
 
 
-def test_status_and_show(command: Command, survey: Survey, tmp_path: Path) -> None:
+def test_what_waits_is_told_and_ordered(command: Command, survey: Survey, tmp_path: Path) -> None:
     command("init", "--home", "h")
     assert (
         command("project", "add", "gpc1", "--imagedb", survey.database, "--root", survey.folder, "--home", "h")[0] == 0
@@ -104,23 +105,40 @@ def test_status_and_show(command: Command, survey: Survey, tmp_path: Path) -> No
     command("request", "make", "w.txt", "--out", "w.fits")
     command("submit", "w.fits", "--home", "h")
     code, out, _ = command("run", "--home", "h", "--workers", "1")
-    waiting = f"dependent 1: warp {survey.cleaned_warp} {survey.skycells[0]}: cleaned, must be made again"
+    component = f"warp {survey.cleaned_warp} {survey.skycells[0]}"
+    waiting = f"dependent 1: {component}: cleaned, must be made again"
     assert code == 0
     assert out.splitlines()[1].endswith(waiting)
-    code, out, _ = command("status", "--home", "h")
-    assert [line.split() for line in out.splitlines()[1:4]] == [
-        ["request", "run", "1"], ["job", "run", "1"], ["dependent", "new", "1"],
-    ]  # fmt: skip
-    assert out.splitlines()[-1].endswith(waiting)
-    code, out, _ = command("show", "dependent", 1, "--home", "h")
-    assert "reason               cleaned, must be made again" in out
-    code, out, _ = command("show", "job", 1, "--home", "h")
-    assert f"    component        {survey.skycells[0]}" not in out
-    assert f"  component          {survey.skycells[0]}" in out
-    assert out.splitlines()[-1].split()[2:5] == ["make", "run", "0"]
+    out = command("status", "--home", "h")[1]
+    assert waiting in out
+    state = json.loads(command("status", "--json", "--home", "h")[1])
+    assert [each["why"] for each in state["stuck"]] == [waiting]
+    assert {each["name"]: each["held"] for each in state["queues"]}["run"] == 1
+    out = command("why", "request", 1, "--home", "h")[1]
+    assert f"      component {component}: run cleaned, pixels cleaned\n" in out
+    assert out.endswith("to wait no longer: pstamp stop dependent 1\n")
+    assert "reason               cleaned, must be made again" in command("show", "dependent", 1, "--home", "h")[1]
+    assert f"\n  component          {survey.skycells[0]}\n" in command("show", "job", 1, "--home", "h")[1]
+    assert command("history", "job", 1, "--home", "h")[1].splitlines()[-1].split()[2:5] == ["make", "run", "0"]
+    out = command("log", "dependent", 1, "--home", "h")[1]
+    assert out.splitlines()[0] == f"==> {tmp_path}/h/work/dependents/checkdep.1.log <=="
+    assert "waits: cleaned, must be made again" in out
+    code, out, err = command("stop", "dependent", 1, "--home", "h")
+    effects = """\
+rows  of         event    from  to    fault  cause  which
+   1  dependent  give_up  new   stop     25             1
+   1  job        give_up  run   stop     25             1
+"""
+    assert (code, out, err) == (3, effects, "pstamp: nothing was done: not on a terminal, so say --yes\n")
+    assert command("stop", "dependent", 1, "--home", "h", "--dry-run") == (
+        0, f"{effects}nothing was done: a dry run\n", "",
+    )  # fmt: skip
+    assert waiting in command("status", "--home", "h")[1]
+    assert command("stop", "dependent", 1, "--home", "h", "--yes", "--why", "no disk") == (0, effects, "")
+    assert command("run", "--home", "h", "--workers", "1")[1] == "nothing waits\n"
+    assert "given up by " in command("results", 1, "--home", "h")[1]
     assert command("revert", "job", 1, "--home", "h")[::2] == (
-        4, "pstamp: job 1: revert refused, it needs: fault 1-9 (legal ways on: claim, heartbeat, release, fault, "
-        "lost, revert, finish, give_up, cancel)\n",
+        5, "pstamp: job 1: revert refused, not possible in state stop (legal ways on: none, it has ended)\n",
     )  # fmt: skip
 
 
@@ -130,7 +148,21 @@ def test_status_and_show(command: Command, survey: Survey, tmp_path: Path) -> No
         (["status"], 3, "no server in pstamp-home (pstamp.toml is missing); make one with: pstamp init"),
         (["submit", "nosuch.fits", "--home", "h"], 5, "nosuch.fits: there is no such file; expected a FITS file"),
         (["results", "7", "--home", "h"], 5, "there is no request 7"),
-        (["show", "jobs", "7", "--home", "h"], 5, "'jobs': expected one of request, job, dependent"),
+        (["show", "jobs", "7", "--home", "h"], 2, "'jobs' is not one of 'request', 'job', 'dependent'"),
+        (["history", "jobs", "7", "--home", "h"], 5, "'jobs': expected one of request, job, dependent"),
+        (["history", "job", "x", "--home", "h"], 5, "job 'x': expected its number"),
+        (["log", "job", "7", "--home", "h"], 5, "there is no job 7"),
+        (["why", "request", "7", "--home", "h"], 5, "there is no request 7"),
+        (["cancel", "request", "7", "--home", "h"], 5, "there is no request 7"),
+        (["cancel", "dependent", "7", "--home", "h"], 2, "'dependent' is not one of 'request', 'job'"),
+        (["revert", "job", "--home", "h"], 2, "expected the numbers of jobs, or --all and options that say which"),
+        (["revert", "job", "7", "--all", "--home", "h"], 2, "expected the numbers of jobs, or --all"),
+        (["revert", "job", "7", "--fault", "2", "--home", "h"], 2, "expected the numbers of jobs, or --all"),
+        (["revert", "job", "--all", "--fault", "25", "--home", "h"], 2, "Invalid value for '--fault'"),
+        (["revert", "job", "--all", "--request", "7", "--home", "h"], 5, "there is no request 7"),
+        (["priority", "request", "x", "5", "--home", "h"], 5, "request 'x': expected its number"),
+        (["priority", "request", "7", "5", "--home", "h"], 5, "there is no request 7"),
+        (["priority", "label", "", "5", "--home", "h"], 5, "label '': expected 1 to 64 characters"),
         (["request", "make", "nosuch.txt"], 2, "No such file or directory: nosuch.txt"),
         (["images", "add", "x.fits", "--project", "no", "--home", "h"], 5, "there is no project 'no'"),
         (["simtest", "x", "--size", "7"], 2, "Invalid value for '--size'"),
@@ -190,9 +222,14 @@ def test_a_preview_is_accepted_or_cancelled(command: Command, tmp_path: Path) ->
     out = command("run", "--home", "h", "--workers", "1")[1]
     assert [line.split()[:2] for line in out.splitlines()[1:]] == [["request", "1"], ["request", "2"]]
     assert out.count("a preview: accept it with: pstamp accept") == 2
-    assert command("accept", 1, "--home", "h") == (0, "request 1 is worked on at the next: pstamp run\n", "")
-    said = "request 2 is cancelled; the results come with the next: pstamp run\n"
-    assert command("cancel", "request", 2, "--home", "h") == (0, said, "")
+    assert command("accept", 1, "--home", "h", "-y")[1].splitlines()[1:] == [
+        "   1  request  accept  parsed  run                    1",
+        "   1  job      accept  parsed  run                    1",
+    ]
+    assert command("cancel", "request", 2, "--home", "h", "--yes")[1].splitlines()[1:] == [
+        "   1  request  cancel  parsed  cancel                    2",
+        "   1  job      cancel  parsed  cancel     32             2",
+    ]
     assert command("run", "--home", "h", "--workers", "1")[1] == "nothing waits\n"
     assert command("results", 1, "--home", "h")[1].splitlines()[1].split()[:3] == ["1", "0", "1_1_R_one.fits"]
     assert command("results", 2, "--home", "h")[1].splitlines()[1].split()[:2] == ["1", "32"]

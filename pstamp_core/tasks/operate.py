@@ -85,7 +85,7 @@ class Effect:
 
 def order(
     server: Server,
-    event: Event,
+    event: Event | str,
     choice: Choice,
     who: str,
     note: str = "",
@@ -99,8 +99,8 @@ def order(
     ----------
     server : Server
         The server.
-    event : Event
-        REVERT, GIVE_UP, CANCEL, ACCEPT, HOLD, UNHOLD or EXPIRE.
+    event : Event or str
+        ``revert``, ``give_up``, ``cancel``, ``accept``, ``hold``, ``unhold`` or ``expire``.
     choice : Choice
         The rows. Where they are not named, reverting and giving up take faulted ones that nobody works on.
     who, note : str
@@ -119,6 +119,7 @@ def order(
     RetryableError
         It is not what was `expected`.
     """
+    event = Event(event)
     machines, act = _ORDERS[event]
     if choice.machine not in machines:
         raise UserError(f"{event.value}: expected {' or '.join(machines)}, not {choice.machine!r}")

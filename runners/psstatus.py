@@ -1,0 +1,80 @@
+"""`psstatus`: what the postage stamp server works on, and what it has finished."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from runners import console
+from runners.console import HOME, DbName, DbServer, Home, plain, server_of
+
+if TYPE_CHECKING:
+    from pstamp_core.tasks.views import View
+
+app = typer.Typer(add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False)
+
+
+@app.command()
+def psstatus(
+    running: Annotated[bool, typer.Option("--running", "-r", help="What is worked on; the default.")] = False,
+    finished: Annotated[bool, typer.Option("--finished", "-f", help="What was finished in the last day.")] = False,
+    finishing: Annotated[bool, typer.Option("--finishing", help="What is done but not published yet.")] = False,
+    totals: Annotated[bool, typer.Option("--totals", "-t", help="Unfinished jobs of each label.")] = False,
+    limit: Annotated[int | None, typer.Option("--limit", "-l", min=1, help="Requests shown of each.")] = None,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Accepted; there is no more to say.")] = False,
+    home: Home = HOME,
+    dbname: DbName = None,
+    dbserver: DbServer = None,
+) -> None:
+    """Show tables of requests, framed as MySQL's client does. Several options give several tables.
+
+    Example: psstatus -t -r -l 20
+    """
+    del verbose
+    if running and finished:
+        raise typer.BadParameter("--running and --finished exclude each other")
+    from pstamp_core.tasks import views
+
+    server = server_of(home, dbname=dbname, dbserver=dbserver)
+    shown = []
+    if totals:
+        shown.append(views.totals(server))
+    if finishing:
+        shown.append(views.finishing(server, limit))
+    if finished:
+        shown.append(views.finished(server, limit))
+    if running or not shown:
+        shown.append(views.running(server, limit))
+    for view in shown:
+        for line in framed(view):
+            print(line)
+
+
+def cell(value: Any) -> str:
+    """Return a value as a table shows it."""
+    if value is None:
+        return "NULL"
+    return f"{value:%Y-%m-%d %H:%M:%S}" if isinstance(value, datetime) else plain(str(value))
+
+
+def framed(view: View) -> Iterator[str]:
+    """Yield the lines of a table in a frame; a table without rows is no line, as with MySQL's client."""
+    if not view.rows:
+        return
+    texts = [view.columns, *([cell(value) for value in row] for row in view.rows)]
+    widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
+    rule = f"+{'+'.join('-' * (width + 2) for width in widths)}+"
+    yield rule
+    for number, row in enumerate(texts):
+        yield f"| {' | '.join(text.ljust(width) for text, width in zip(row, widths, strict=True))} |"
+        if number == 0:
+            yield rule
+    yield rule
+
+
+def main() -> None:
+    """Run `psstatus`."""
+    console.main(app)
