@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__)
+SCRIPTS = tomllib.loads((HERE.parents[1] / "pyproject.toml").read_text())["project"]["scripts"]
 
 
 def serve(timeout: float) -> None:
@@ -65,15 +67,30 @@ def work() -> None:
         finish(server, jobs)
 
 
-class Served:
-    """A running `pstamp serve`, and its log so far."""
+def environment(home: Path, address: str) -> dict[str, str]:
+    """The environment of commands for one server; what pyproject.toml names is found, installed or not."""
+    programs = home.parent / "programs"
+    if not programs.exists():
+        programs.mkdir()
+        for name, target in SCRIPTS.items():
+            module, function = target.split(":")
+            program = programs / name
+            program.write_text(f"#!{sys.executable}\nfrom {module} import {function}\n{function}()\n")
+            program.chmod(0o755)
+    path = f"{programs}{os.pathsep}{os.environ['PATH']}"
+    return {**os.environ, "PATH": path, "PSTAMP_HOME": str(home), "PSTAMP_DB": address}
 
-    def __init__(self, home: Path, address: str, timeout: float, *options: str) -> None:
+
+class Served:
+    """A running `pstamp serve`, and its log so far; with a `timeout` one whose jobs are run by this file."""
+
+    def __init__(self, home: Path, address: str, timeout: float | None, *options: str) -> None:
         self.log_file = home / f"log {time.monotonic_ns()}"
-        environment = {**os.environ, "PSTAMP_HOME": str(home), "PSTAMP_DB": address}
-        command = [sys.executable, str(HERE), "serve", str(timeout), *options]
+        command = ["pstamp", "serve"] if timeout is None else [sys.executable, str(HERE), "serve", str(timeout)]
         with self.log_file.open("wb") as log:
-            self.process = subprocess.Popen(command, env=environment, stderr=log, cwd=HERE.parent)
+            self.process = subprocess.Popen(
+                [*command, *options], env=environment(home, address), stderr=log, cwd=HERE.parent
+            )
 
     @property
     def log(self) -> str:
@@ -85,7 +102,7 @@ class Served:
 
 
 @contextmanager
-def serving(home: Path, address: str, timeout: float = 60, *options: str) -> Iterator[Served]:
+def serving(home: Path, address: str, timeout: float | None = 60, *options: str) -> Iterator[Served]:
     served = Served(home, address, timeout, *options)
     try:
         yield served
