@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from conftest import NOW, SECOND, Clock, Rows, check_history
-from peewee import Model
+from peewee import Model, OperationalError
 
 from pstamp_core.faults import IllegalTransition, PstampError
 from pstamp_core.machines import DependentState, Event, JobState, RequestState
@@ -36,7 +36,7 @@ from pstamp_core.store import (
 )
 from pstamp_core.store.tables import pstampDataStore, pstampFile
 from pstamp_core.tasks.server import Server
-from pstamp_core.tasks.tool import changes
+from pstamp_core.tasks.tool import changes, dependents, jobs
 from pstamp_core.tasks.tool.filters import Compare, Filter, conditions
 
 REQUEST_FILTERS = (
@@ -232,7 +232,7 @@ def test_requests_without_a_name_and_with_an_empty_one_are_not_the_same_request(
 
 def test_what_addreq_refuses(server: Server) -> None:
     changes.addreq(server, uri="a.fits", name="same")
-    message = "the name 'same' is in use by another request, or is to be that of several"
+    message = "the name 'same' is in use by another request"
     refused(1, message, changes.addreq, server, uri="b.fits", name="same")
     refused(3, "-uri: expected a text that is not empty", changes.addreq, server, uri="")
     refused(3, "-label: 65 characters; expected at most 64", changes.addreq, server, uri="b", label="x" * 65)
@@ -304,9 +304,9 @@ def test_what_updatereq_refuses_whatever_the_rows(server: Server) -> None:
     refused(3, long, changes.updatereq, server, req_id=one.req_id, set_name="n" * 65)
     empty = "-set_uri: expected a text that is not empty"
     refused(3, empty, changes.updatereq, server, req_id=one.req_id, set_uri="")
-    name = f"the name {two.name!r} is in use by another request, or is to be that of several"
+    name = f"the name {two.name!r} is in use by another request"
     refused(1, name, changes.updatereq, server, req_id=one.req_id, set_name=two.name)
-    several = "the name 'x' is in use by another request, or is to be that of several"
+    several = "-set_name x: 2 requests can't have one name"
     refused(1, several, changes.updatereq, server, state="new", set_name="x", set_label="l")
     pair = "-set_state stop -set_fault 3: a request in state stop has fault 0"
     refused(5, pair, changes.updatereq, server, req_id=one.req_id, set_state="stop", set_fault=3)
@@ -644,7 +644,14 @@ BEGINS = "-addjob: a job begins as run with fault 0 or parsed with fault 0 or st
         ({"rownum": "-1"}, 1, "-addjob: -rownum -1: expected the number of a row, or 0 for the whole request"),
         ({"rownum": "²"}, 1, "-addjob: -rownum ²: expected the number of a row, or 0 for the whole request"),
         ({"rownum": ""}, 1, "-addjob: -rownum : expected the number of a row, or 0 for the whole request"),
-        ({"rownum": "1" * 65}, 3, "-rownum: 65 characters; expected at most 64"),
+        (
+            {"rownum": "2147483648"}, 1,
+            "-addjob: -rownum 2147483648: expected the number of a row, or 0 for the whole request",
+        ),
+        (
+            {"rownum": "1" * 5000}, 1,
+            f"-addjob: -rownum {'1' * 5000}: expected the number of a row, or 0 for the whole request",
+        ),
         ({"outputBase": ""}, 1, "-addjob: -outputBase is missing; only a job added with -state stop needs none"),
         ({"outputBase": "b" * 256}, 3, "-outputBase: 256 characters; expected at most 255"),
         (
@@ -742,6 +749,13 @@ def test_a_final_fault_stops_a_job(server: Server, before: int, goal: dict[str, 
     refused(5, message, changes.updatejob, server, job_id=job.job_id, set_state="stop", set_fault=0)
     message = f"job {job.job_id}: revert refused, not possible in state stop (legal ways on: none, it has ended)"
     refused(5, message, changes.updatejob, server, job_id=job.job_id, set_fault=0)
+
+
+@pytest.mark.parametrize("goal", [{"set_fault": 28}, {"set_fault": 3}, {"set_state": "stop"}])
+def test_what_an_earlier_try_said_does_not_explain_the_outcome(loose: Server, rows: Rows, goal: dict[str, Any]) -> None:
+    job = rows.job(fault=2, fault_count=1, sentence="no such file")
+    changes.updatejob(loose, job_id=job.job_id, **goal)
+    assert pstampJob.get_by_id(job.job_id).sentence == ""
 
 
 def test_success_records_fault_0(server: Server) -> None:
@@ -971,14 +985,11 @@ def test_none_is_made_where_none_is_wanted(server: Server) -> None:
     assert as_is() == before
 
 
-@pytest.mark.parametrize("reason", ["", "the run is faulted"])
-def test_a_faulted_component_is_the_fault_of_the_call(server: Server, reason: str) -> None:
+def test_a_faulted_component_is_the_fault_of_the_call(server: Server) -> None:
     number = changes.getdependent(server, **component())
     changes.updatedependent(server, dep_id=number, set_fault=3)
-    pstampDependent.update(reason=reason).execute()
-    why = reason or "The server is set up wrongly; its operators must look."
     for options in ({}, {"hold": True}, {"no_create": True}):
-        message = f"dependent {number} has fault 3: {why}"
+        message = f"dependent {number} has fault 3: The server is set up wrongly; its operators must look."
         refused(3, message, changes.getdependent, server, **component(), **options)
 
 
@@ -1047,7 +1058,7 @@ def test_giving_a_dependent_up_stops_its_jobs(server: Server, goal: dict[str, st
     changes.updatereq(server, req_id=request.req_id, set_state="run")
     changes.updatedependent(server, dep_id=dependent.dep_id, set_fault=26, **goal)
     assert (outcome(dependent), outcome(job)) == (("stop", 26, 0), ("stop", 26, 0))
-    reason = "warp sky.1 could not be made again: asked for with -getdependent"
+    reason = "warp sky.1 could not be made again: The image was deleted for good."
     assert pstampJob.get_by_id(job.job_id).sentence == pstampDependent.get_by_id(dependent.dep_id).reason == reason
     done = events(dependent)
     changes.updatedependent(server, dep_id=dependent.dep_id, set_fault=26, **goal)
@@ -1177,7 +1188,16 @@ def test_hopeless_work_is_ended_for_all_who_wait(server: Server) -> None:
     changes.updatedependent(server, dep_id=dependent.dep_id, set_fault=2)
     changes.stopdependentjob(server, req_id=mine.request_id, set_fault=25)
     assert [outcome(each) for each in (dependent, mine, theirs)] == [("stop", 25, 1), ("stop", 25, 0), ("stop", 25, 0)]
-    assert pstampDependent.get_by_id(dependent.dep_id).cause == 2
+    closed = pstampDependent.get_by_id(dependent.dep_id)
+    assert closed.cause == 2
+    assert (
+        closed.reason
+        == pstampJob.get_by_id(theirs.job_id).sentence
+        == (
+            "warp sky.1 could not be made again: The image exists, but can't be had now. The last try: A disk, network or "
+            "system call failed."
+        )
+    )
     assert changes.getdependent(server, **component()) != dependent.dep_id
 
 
@@ -1372,3 +1392,44 @@ def test_access_levels(server: Server) -> None:
     refused(3, which, changes.updateaccesslevel, server, set_mjd_max=1.0)
     what = "-updateaccesslevel: nothing to change; at least one of -set_mjd_min, -set_mjd_max is required"
     refused(1, what, changes.updateaccesslevel, server, proj_id=1)
+
+
+# -- others at work
+
+
+def test_nobody_changes_what_a_job_is_added_to(
+    server: Server, other: Store, engine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else it could be finished, or given up, between the look at it and the job."""
+    request, _ = running(server)
+    dependent = changes.getdependent(server, **component())
+    look, looked = jobs.numbered, []
+
+    def meanwhile(table: Any, number: int) -> Any:
+        looked.append(table)
+        with other.reading():
+            if engine == "sqlite":
+                other.db.execute_sql("PRAGMA busy_timeout = 0")
+                query = "BEGIN IMMEDIATE", ()
+            else:
+                query = table.select().where(table.key() == number).for_update(nowait=True).sql()
+            with pytest.raises(OperationalError, match=r"[Ll]ock"):
+                other.db.execute_sql(*query)
+        return look(table, number)
+
+    monkeypatch.setattr(jobs, "numbered", meanwhile)
+    changes.addjob(server, req_id=request.req_id, rownum="1", outputBase="b", dep_id=dependent)
+    assert looked == [pstampRequest, pstampDependent]
+
+
+def test_two_who_need_a_component_at_once_share_it(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    number = changes.getdependent(server, **component())
+    look, looks = dependents.locked_dependents, []
+
+    def too_early(condition: Any) -> Any:
+        looks.append(condition)
+        return look(condition) if len(looks) > 1 else []
+
+    monkeypatch.setattr(dependents, "locked_dependents", too_early)
+    assert changes.getdependent(server, **component()) == number
+    assert len(looks) == 2

@@ -70,8 +70,9 @@ def getdependent(
         args = server.args(who=who(server))
         for dependent in locked_dependents(pstampDependent.open_key == key):
             if dependent.fault:
-                why = dependent.reason or fault_sentence(dependent.fault)
-                raise PstampError(f"{title(dependent)} has fault {dependent.fault}: {why}", dependent.fault)
+                raise PstampError(
+                    f"{title(dependent)} has fault {dependent.fault}: {dependent.reason}", dependent.fault
+                )
             if dependent.state is DependentState.HOLD and not hold:
                 fire([dependent], Event.UNHOLD, args, note="-getdependent")
             return dependent.id_
@@ -200,7 +201,8 @@ def _change(dependent: pstampDependent, state: Any, fault: int | None, args: Arg
         fire(claimed(rows, args, note), Event.SATISFY, args, note=note, reason="")
         return
     if fault:
-        rows = fire(claimed(rows, args, note), Event.FAULT, replace(args, fault=fault), note=note)
+        failed = replace(args, fault=fault)
+        rows = fire(claimed(rows, args, note), Event.FAULT, failed, note=note, reason=fault_sentence(fault))
     elif fault == 0 and dependent.fault:
         rows = fire(rows, Event.REVERT, args, note=note)
     if state is DependentState.HOLD and rows[0].state is DependentState.NEW:
@@ -212,7 +214,7 @@ def _give_up(dependents: Sequence[pstampDependent], args: Args, note: str) -> No
     for dependent in freed(
         [each for each in dependents if not is_so(each, DependentState.STOP, args.fault)], args, note
     ):
-        why = dependent.reason or fault_sentence(args.fault)
-        reason = f"{dependent.stage} {dependent.component} could not be made again: {why}"
+        reason = f"{dependent.stage} {dependent.component} could not be made again: {fault_sentence(args.fault)}"
+        reason += f" The last try: {dependent.reason}" if dependent.fault else ""
         fire([dependent], Event.GIVE_UP, args, note=f"{note}: {reason}", reason=reason)
         stop_waiting_jobs([dependent], args, reason)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -41,6 +42,9 @@ _FILTERS_OF_UPDATE = (
     Filter("fault_count", pstampJob.fault_count, Compare.AT_LEAST),
 )
 _FILTERS_OF_REVERT = (Filter("req_id_min", pstampJob.req_id, Compare.AT_LEAST),)
+
+_LAST_ROW = 2**31 - 1
+"""What ROWNUM of the results table holds."""
 
 _TYPES = ("stamp", "get_image", "detect_query", "none", "mosaic", "child")
 
@@ -145,7 +149,7 @@ def revertjob(server: Server, **options: Any) -> None:
 
 
 def _row_number(rownum: str) -> str:
-    if not (rownum.isascii() and rownum.isdigit()):
+    if not re.fullmatch("[0-9]{1,10}", rownum) or int(rownum) > _LAST_ROW:
         raise PstampError(f"-addjob: -rownum {rownum}: expected the number of a row, or 0 for the whole request")
     return rownum
 
@@ -182,7 +186,10 @@ def _must_be_open(dep_id: int) -> None:
 
 
 def _change(jobs: Sequence[pstampJob], state: Any, fault: int | None, args: Args) -> None:
-    """Bring `jobs` to a state and a fault; None leaves it as it is. Part of a unit of work."""
+    """Bring `jobs` to a state and a fault; None leaves it as it is. Part of a unit of work.
+
+    What an earlier try had to say is forgotten, since it does not explain the new outcome.
+    """
     note = "-updatejob"
     if fault is not None and is_final(fault):
         state = state or JobState.STOP
@@ -193,13 +200,13 @@ def _change(jobs: Sequence[pstampJob], state: Any, fault: int | None, args: Args
             raise IllegalTransition(f"-set_state cancel -set_fault {fault}: a cancelled job has fault 32")
         fire(jobs, Event.CANCEL, args, note=note)
     elif state is JobState.STOP and fault:
-        fire(freed(jobs, args, note), Event.GIVE_UP, replace(args, fault=fault), note=note)
+        fire(freed(jobs, args, note), Event.GIVE_UP, replace(args, fault=fault), note=note, sentence="")
     elif state is JobState.STOP:
-        fire(claimed(jobs, args, note), Event.FINISH, args, note=note)
+        fire(claimed(jobs, args, note), Event.FINISH, args, note=note, sentence="")
     else:
         jobs = _accepted(jobs, args, note) if state is JobState.RUN else jobs
         if fault:
-            fire(claimed(jobs, args, note), Event.FAULT, replace(args, fault=fault), note=note)
+            fire(claimed(jobs, args, note), Event.FAULT, replace(args, fault=fault), note=note, sentence="")
         elif fault == 0:
             fire([job for job in jobs if job.fault], Event.REVERT, args, note=note)
 

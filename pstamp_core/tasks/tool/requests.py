@@ -85,7 +85,7 @@ def updatereq(server: Server, **options: Any) -> None:
     ------
     PstampError
         Fault 3: nothing to select by, or a fault to be set and cleared. Fault 1: nothing to change, or the name is in
-        use.
+        use, or would be that of several.
     IllegalTransition
         There is no legal way for one of the requests.
     """
@@ -105,6 +105,8 @@ def updatereq(server: Server, **options: Any) -> None:
     def work() -> None:
         args = server.args(who=who(server), operator=True)
         requests = select(pstampRequest, where)
+        if columns.get("name") and len(requests) > 1:
+            raise PstampError(f"-set_name {columns['name']}: {len(requests)} requests can't have one name")
         values = _labelled({**columns, "timestamp": moment(args.now)})
         try:
             for part in chunked([request.req_id for request in requests], PORTION):
@@ -144,7 +146,7 @@ def _labelled(columns: dict[str, Any]) -> dict[str, Any]:
 
 
 def _name_in_use(name: str) -> PstampError:
-    return PstampError(f"the name {name!r} is in use by another request, or is to be that of several")
+    return PstampError(f"the name {name!r} is in use by another request")
 
 
 def _change(
