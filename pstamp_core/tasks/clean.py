@@ -44,7 +44,7 @@ def queue_cleanup(server: Server, days: float | None = None) -> int:
 
     def work() -> int:
         args = server.args(who="queue cleanup")
-        old = pstampRequest.changed_at <= max(args.now - int(days * DAY), 0)
+        old = pstampRequest.changed_at <= max(args.now - days * DAY, 0)
         due = pstampRequest.select().where((pstampRequest.state == RequestState.STOP) & old).limit(TOGETHER)
         return len(fire(list(due), Event.EXPIRE, args, note=f"kept for {days:g} days"))
 

@@ -42,7 +42,7 @@ def run_claimed_jobs(server: Server, jobs: Sequence[pstampJob], progress: Progre
     """
     open_jobs = {int(job.job_id): job for job in jobs}
     done: list[tuple[pstampJob, Stamp]] = []
-    others = f" with {len(jobs) - 1} other jobs" if len(jobs) > 1 else ""
+    others = f", one of {len(jobs)} jobs" if len(jobs) > 1 else ""
     try:
         for job in jobs:
             logs.begin(server, job, f"cuts from {job.image}{others}")

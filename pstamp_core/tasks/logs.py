@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("pstamp")
 
+LONGEST = 4000
+"""Characters of a line, so that a column of TEXT has room for it (64 kB in MySQL)."""
+
 _LOG_OF = {
     RequestState.NEW: "psparse", RequestState.PARSED: "psparse", RequestState.RUN: "reqfinish",
     RequestState.CANCEL: "reqfinish", RequestState.STOP: "reqfinish",
@@ -95,7 +98,7 @@ def say(server: Server, row: Worked, text: str, now: int, error: BaseException |
     error : BaseException, optional
         Its traceback is written, too.
     """
-    text = _one_line(text)
+    text = one_line(text)
     log.info("%s %s: %s", MACHINES[type(row)].name, row.id_, text)
     path = log_path(server, row)
     if path is None:
@@ -106,7 +109,7 @@ def say(server: Server, row: Worked, text: str, now: int, error: BaseException |
     if error is not None:
         lines += [f"    {line}" for part in traceback.format_exception(error) for line in part.splitlines()]
     try:
-        with path.open("a", encoding="utf-8", errors="backslashreplace") as stream:
+        with path.open("a", encoding="utf-8", errors="backslashreplace") as stream:  # tracebacks are not cleaned
             stream.write("\n".join(lines) + "\n")
     except OSError as trouble:
         log.warning("%s: %s, so that this is not in it: %s", path, trouble.strerror, text)
@@ -119,6 +122,7 @@ def _make_folder(path: Path) -> None:
         log.warning("%s: %s", path.parent, trouble.strerror)
 
 
-def _one_line(text: str) -> str:
-    """Return `text` without line breaks and control characters: it may hold what a user sent."""
-    return "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in " ".join(text.split()))
+def one_line(text: str) -> str:
+    """Return `text` as one line that any database, file and terminal takes: it may hold what a user sent."""
+    line = "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in " ".join(text.split()))
+    return line if len(line) <= LONGEST else f"{line[:LONGEST]}..."

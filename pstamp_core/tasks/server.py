@@ -138,17 +138,18 @@ class Server:
             Fault.PS_EXIT_PROG_ERROR if is_final(problem.fault) and isinstance(row, pstampRequest) else problem.fault
         )
         text = {pstampJob: "sentence", pstampDependent: "reason"}.get(type(row))
-        columns: dict[str, Any] = {text: str(problem)} if text else {}
+        said = logs.one_line(str(problem))
+        columns: dict[str, Any] = {text: said} if text else {}
         args = self.args(fault=fault)
         try:
             if isinstance(problem, LeaseLost):
                 raise problem
-            (failed,) = self.store.work(lambda: fire([row], Event.FAULT, args, note=str(problem), **columns))
+            (failed,) = self.store.work(lambda: fire([row], Event.FAULT, args, note=said, **columns))
         except LeaseLost as lost:
             log.warning("%s", lost)
             logs.end(self, row, f"the result is thrown away: {lost}", args.now)
             return
-        what = f"fault {fault} ({fault_name(fault)}): {problem}"
+        what = f"fault {fault} ({fault_name(fault)}): {said}"
         logs.end(self, row, what + self._next_try(failed), args.now, unforeseen)
 
     def _next_try(self, row: Worked) -> str:
