@@ -1,4 +1,4 @@
-"""Write what is made from the machines' tables: state diagrams, and the table of the model in ``models/``.
+"""Write what is made from the machines' tables (state diagrams, the table of the model in ``models/``) and commands.md.
 
 With ``--check`` only tell what is stale. A drawing is compared by the source it was drawn from, which stands in it,
 since versions of graphviz draw differently.
@@ -11,13 +11,19 @@ import inspect
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterable
-from enum import Enum
+from enum import Enum, EnumType
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
+
+import typer
+from typer.models import OptionInfo, ParameterInfo
 
 from pstamp_core.machines import DEPENDENT, JOB, REQUEST, Event, Guard, Machine
 from pstamp_core.machines.machine import FaultClass
+from runners.ippargs import COMMON_HELP, Help, Program
 
 ROOT = Path(__file__).parent.parent
 DIAGRAMS = "docs/state-diagrams"
@@ -201,6 +207,108 @@ def _comment(source: str) -> str:
     return f"<!-- drawn from:\n{source}-->\n"
 
 
+# -- the reference of the commands
+
+COMMANDS = "docs/commands.md"
+
+
+def commands() -> str:
+    """Return the reference of all commands that pyproject.toml names."""
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["scripts"]
+    names: dict[str, list[str]] = {}
+    for name, place in scripts.items():
+        names.setdefault(place.partition(":")[0], []).append(name)
+    lines = [
+        "# Commands", "", "Written by `make docs` from the commands themselves; do not edit.", "",
+        "A command ends in 0, or in IPP's exit code of what went wrong, with one line on standard error: 1 unknown,",
+        "2 system (or a wrong command line), 3 configuration, 4 a bug, 5 data or arguments, 6 timeout.",
+    ]  # fmt: skip
+    for module, called in names.items():
+        lines += _reference(import_module(module), called)
+    return "\n".join([*lines, ""])
+
+
+def _reference(module: Any, called: list[str]) -> list[str]:
+    """Return the section of the command in a module, under the names it is called by."""
+    also = f"Also called {', '.join(f'`{name}`' for name in called[1:])}."
+    if hasattr(module, "app"):
+        return [*_typer_reference(called[0], module.app, 2), *["", also] * bool(called[1:])]
+    (program,) = (each for each in vars(module).values() if isinstance(each, Program))
+    lines = ["", f"## {called[0]}", "", *[also, ""] * bool(called[1:]), program.about, "", COMMON_HELP.strip()]
+    for mode in program.modes:
+        lines += ["", f"### {called[0]} -{mode}", "", "```", _help_of(program, mode), "```"]
+    return lines
+
+
+def _help_of(program: Program, mode: str) -> str:
+    try:
+        program.read([f"-{mode}", "-help"])
+    except Help as text:
+        return str(text).strip()
+    raise AssertionError(f"{program.name} -{mode} -help gives none")
+
+
+def _typer_reference(name: str, app: typer.Typer, level: int) -> list[str]:
+    """Return the sections of an application: of its one command, or of all it has."""
+    # Only of an application by itself does Typer leave the name of its one command out.
+    if level == 2 and not app.registered_groups and not app.registered_callback and len(app.registered_commands) == 1:
+        return _command_reference(name, app.registered_commands[0].callback, level)
+    lines = ["", f"{'#' * level} {name}", "", f"{app.info.help} Its commands:"]
+    for command in app.registered_commands:
+        function: Any = command.callback
+        lines += _command_reference(f"{name} {command.name or function.__name__}", function, level + 1)
+    for group in app.registered_groups:
+        inner: Any = group.typer_instance
+        lines += _typer_reference(f"{name} {group.name}", inner, level + 1)
+    return lines
+
+
+def _command_reference(name: str, function: Any, level: int) -> list[str]:
+    arguments, options = [], []
+    hints = get_type_hints(function, include_extras=True)
+    for parameter in inspect.signature(function).parameters.values():
+        hint = hints[parameter.name]
+        info = next((each for each in getattr(hint, "__metadata__", ()) if isinstance(each, ParameterInfo)), None)
+        if info is None and hint is typer.Context:
+            continue
+        kind = hint.__origin__ if info else hint
+        required = parameter.default is parameter.empty
+        if isinstance(info, OptionInfo):
+            options.append(_option(parameter, info, kind))
+        else:
+            word = (info and info.metavar) or _choices(kind) or parameter.name.upper()
+            word += "..." if "list" in str(kind) else ""
+            arguments.append(word if required else f"[{word}]")
+            if info and info.help:
+                options.append(f"* `{word}`: {info.help}")
+    usage = " ".join([name, "[OPTIONS]", *arguments])
+    text = inspect.getdoc(function) or ""
+    return ["", f"{'#' * level} {name}", "", "```", usage, "```", "", text, "", *options]
+
+
+def _choices(kind: Any) -> str:
+    """Return the words that a parameter takes, if it is one of a few."""
+    enums = [each for each in (kind, *get_args(kind)) if isinstance(each, EnumType)]
+    return "|".join(str(member.value) for enum in enums for member in enum)
+
+
+def _option(parameter: inspect.Parameter, info: OptionInfo, kind: Any) -> str:
+    """Return the line of an option."""
+    words = (info.default, *(info.param_decls or ()))  # in Annotated[], Typer takes the first name for the default
+    names = [each for each in words if isinstance(each, str) and each.startswith("-")]
+    names = names or [f"--{parameter.name.replace('_', '-')}"]
+    types = {each for each in (kind, *get_args(kind)) if isinstance(each, type)}
+    values = {bool: "", int: " N", float: " X", Path: " PATH"}
+    takes = (
+        f" {_choices(kind)}" if _choices(kind) else next((values[each] for each in values if each in types), " TEXT")
+    )
+    facts = ["may be repeated"] * ("list" in str(kind)) + [f"else `{info.envvar}`"] * bool(info.envvar)
+    default = info.show_default if isinstance(info.show_default, str) else parameter.default
+    if info.show_default and default not in (None, False, "", parameter.empty):
+        facts.append(f"default {getattr(default, 'value', default)}")
+    return f"* `{'`, `'.join(names)}{takes}`: {info.help}" + (f" ({', '.join(facts)})" if facts else "")
+
+
 def index() -> str:
     """Return the page that leads to the others."""
     lines = ["# State diagrams", "", "Rows change their states as these tables say, and in no other way.", ""]
@@ -211,7 +319,7 @@ def index() -> str:
 def main(arguments: list[str], root: Path = ROOT) -> int:
     """Write what is stale below `root`, or with ``--check`` name it and return 1."""
     texts = {f"{DIAGRAMS}/{machine.name}.md": page(machine) for machine in MACHINES}
-    texts |= {f"{DIAGRAMS}/README.md": index(), "models/job.inc": promela(JOB)}
+    texts |= {f"{DIAGRAMS}/README.md": index(), "models/job.inc": promela(JOB), COMMANDS: commands()}
     drawings = {f"{DIAGRAMS}/{machine.name}.svg": dot(machine) for machine in MACHINES}
     old = {name: path.read_text("utf-8") if (path := root / name).is_file() else "" for name in [*texts, *drawings]}
     stale = [name for name, text in texts.items() if old[name] != text]

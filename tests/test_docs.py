@@ -1,13 +1,18 @@
-"""The generated pages are what the machines say."""
+"""The generated pages are what the machines and the commands say."""
 
 from __future__ import annotations
 
 import re
 import runpy
 import shutil
+import tomllib
+from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
+from typer.main import get_command
 
 from pstamp_core.machines import DEPENDENT, JOB, REQUEST, Machine
 
@@ -17,6 +22,7 @@ MACHINES = pytest.mark.parametrize("machine", [REQUEST, JOB, DEPENDENT], ids=lam
 FILES = [
     *(f"docs/state-diagrams/{name}.{kind}" for name in ("request", "job", "dependent") for kind in ("md", "svg")),
     "docs/state-diagrams/README.md",
+    "docs/commands.md",
     "models/job.inc",
 ]
 
@@ -72,6 +78,40 @@ def test_a_page_holds_the_whole_table(machine: Machine) -> None:
         assert all(guard.value in row[2] for guard in edge.guards)
         assert row[4:6] == [edge.who, edge.meaning]
         assert row[7] == ("a row" if edge.history else "none")
+
+
+def options(command: Any, name: str) -> Iterator[tuple[str, set[str]]]:
+    """The names of the options of each command, as Typer parses them."""
+    for each, inner in getattr(command, "commands", {}).items():
+        yield from options(inner, f"{name} {each}")
+    if not hasattr(command, "commands"):
+        yield name, {word for each in command.params if each.param_type_name == "option" for word in each.opts}
+
+
+SCRIPTS = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["scripts"]
+MODULES = {name: import_module(place.partition(":")[0]) for name, place in SCRIPTS.items()}
+
+
+@pytest.mark.parametrize("name", [name for name, module in MODULES.items() if hasattr(module, "app")])
+def test_the_reference_has_every_option_of_every_command(name: str) -> None:
+    text = (ROOT / "docs" / "commands.md").read_text("utf-8")
+    for title, names in options(get_command(MODULES[name].app), name):
+        section = re.split(r"\n##+ ", text.split(f"# {title}\n", 1)[1])[0]
+        listed = {word for line in section.splitlines() if line.startswith("* `-") for word in _names(line)}
+        assert listed == names - {"--help"}, title
+        assert f"Example: {title} " in f"{section} ".replace("\n", " "), title
+
+
+def _names(line: str) -> list[str]:
+    return [word.split()[0] for word in re.findall(r"`(-[^`]+)`", line.partition(": ")[0])]
+
+
+def test_the_reference_has_every_script_and_mode() -> None:
+    text = (ROOT / "docs" / "commands.md").read_text("utf-8")
+    for name in SCRIPTS:
+        assert f"\n## {name}\n" in text or f"Also called `{name}`" in text
+    for mode in MODULES["pstamptool"].MODES:
+        assert f"\n### pstamptool -{mode}\n" in text
 
 
 @MACHINES
