@@ -991,6 +991,11 @@ def test_a_faulted_component_is_the_fault_of_the_call(server: Server) -> None:
     for options in ({}, {"hold": True}, {"no_create": True}):
         message = f"dependent {number} has fault 3: The server is set up wrongly; its operators must look."
         refused(3, message, changes.getdependent, server, **component(), **options)
+    pstampDependent.update(reason="").execute()
+    refused(3, message, changes.getdependent, server, **component())
+    pstampDependent.update(reason="the run is faulted").execute()
+    message = f"dependent {number} has fault 3: the run is faulted"
+    refused(3, message, changes.getdependent, server, **component())
 
 
 def test_a_component_that_was_given_up_is_tried_again_after_a_while(server: Server, clock: Clock) -> None:
@@ -1190,13 +1195,10 @@ def test_hopeless_work_is_ended_for_all_who_wait(server: Server) -> None:
     assert [outcome(each) for each in (dependent, mine, theirs)] == [("stop", 25, 1), ("stop", 25, 0), ("stop", 25, 0)]
     closed = pstampDependent.get_by_id(dependent.dep_id)
     assert closed.cause == 2
-    assert (
-        closed.reason
-        == pstampJob.get_by_id(theirs.job_id).sentence
-        == (
-            "warp sky.1 could not be made again: The image exists, but can't be had now. The last try: A disk, network or "
-            "system call failed."
-        )
+    assert closed.reason == pstampJob.get_by_id(theirs.job_id).sentence
+    assert closed.reason == (
+        "warp sky.1 could not be made again: The image exists, but can't be had now. The last try: A disk, network or "
+        "system call failed."
     )
     assert changes.getdependent(server, **component()) != dependent.dep_id
 

@@ -461,14 +461,14 @@ def _dependent(
         made = make(
             pstampDependent, now=now, who=server.worker, state=state, open_key=key,
             outdir=str(logs.dependent_logs(server)), rlabel=f"ps_ud_{request.label}",
-            **need | _cool_down(server, need, now),
+            **need | cool_down(server, need, now),
         )  # fmt: skip
     except IntegrityError:
         raise Stale(f"dependent {key}: made by somebody else meanwhile") from None
     return int(made.dep_id)
 
 
-def _cool_down(server: Server, need: dict[str, Any], now: int) -> dict[str, Any]:
+def cool_down(server: Server, need: dict[str, Any], now: int) -> dict[str, Any]:
     """Return what a component's new dependent waits for when the last one was given up a short while ago.
 
     One that was found gone (26) was no failure of ours; that it is needed again means that its pixels may be had now.

@@ -60,7 +60,7 @@ def getdependent(
     PstampError
         Fault 3: a text is too long or empty. Any other fault is that of the dependent.
     """
-    from pstamp_core.tasks.parse import _cool_down  # takes long to import
+    from pstamp_core.tasks.parse import cool_down  # takes long to import
 
     texts = {"stage": stage, "component": component, "imagedb": imagedb, "outdir": outdir, "rlabel": rlabel}
     values = values_of(texts, {name: pstampDependent._meta.fields[name] for name in texts})
@@ -70,9 +70,8 @@ def getdependent(
         args = server.args(who=who(server))
         for dependent in locked_dependents(pstampDependent.open_key == key):
             if dependent.fault:
-                raise PstampError(
-                    f"{title(dependent)} has fault {dependent.fault}: {dependent.reason}", dependent.fault
-                )
+                why = dependent.reason or fault_sentence(dependent.fault)
+                raise PstampError(f"{title(dependent)} has fault {dependent.fault}: {why}", dependent.fault)
             if dependent.state is DependentState.HOLD and not hold:
                 fire([dependent], Event.UNHOLD, args, note="-getdependent")
             return dependent.id_
@@ -80,7 +79,7 @@ def getdependent(
             return None
         state = DependentState.HOLD if hold else DependentState.NEW
         need = {**values, "stage_id": stage_id, "need_magic": need_magic, "reason": "asked for with -getdependent"}
-        columns = need | _cool_down(server, need, args.now)
+        columns = need | cool_down(server, need, args.now)
         try:
             made = make(
                 pstampDependent, now=args.now, who=args.who, note="-getdependent", state=state, open_key=key, **columns
