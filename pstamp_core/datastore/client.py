@@ -143,7 +143,17 @@ def fetch(
 
 
 def _base(uri: str) -> str:
-    return uri.removesuffix(f"/{INDEX}").rstrip("/")
+    base = uri.removesuffix(f"/{INDEX}").rstrip("/")
+    if not base:
+        raise _no_address(uri)
+    return base
+
+
+def _no_address(uri: str) -> RetryableError:
+    return RetryableError(
+        f"address {redact(uri)!r}: expected http://..., https://..., file:///path or an absolute path",
+        Fault.PS_EXIT_CONFIG_ERROR,
+    )
 
 
 def _read_index(base: str, query: str, timeout: float, read: Callable[[str], list[T]]) -> tuple[list[T], list[str]]:
@@ -199,10 +209,7 @@ def _local_path(uri: str) -> Path:
         parts = urlsplit(uri)
         path = unquote(parts.path) if parts.scheme.lower() == "file" and parts.netloc in ("", "localhost") else ""
     if not path.startswith("/") or "\0" in path:
-        raise RetryableError(
-            f"address {redact(uri)!r}: expected http://..., https://..., file:///path or an absolute path",
-            Fault.PS_EXIT_CONFIG_ERROR,
-        )
+        raise _no_address(uri)
     return Path(path)
 
 
