@@ -10,11 +10,13 @@ from typing import Any
 import pytest
 from conftest import Clock, Rows, check_history
 
-from pstamp_core.faults import IllegalTransition, LeaseLost, UserError
+from pstamp_core.faults import Bug, IllegalTransition, LeaseLost, RetryableError, UserError
 from pstamp_core.machines import DependentState, Event, JobState, RequestState
 from pstamp_core.settings import Settings
 from pstamp_core.store import (
     MACHINES,
+    TABLES,
+    Label,
     Store,
     Worked,
     fire,
@@ -29,8 +31,20 @@ from pstamp_core.store import (
     requests_to_parse,
 )
 from pstamp_core.tasks.dependents import close
-from pstamp_core.tasks.operate import accept, cancel, expire, hold, release
+from pstamp_core.tasks.operate import (
+    Choice,
+    Effect,
+    accept,
+    cancel,
+    expire,
+    hold,
+    label_of,
+    order,
+    release,
+    set_priority,
+)
 from pstamp_core.tasks.parse import Plan, PlannedJob, store_plan
+from pstamp_core.tasks.report import label_history
 from pstamp_core.tasks.retry import give_up, give_up_one, reap, revert
 from pstamp_core.tasks.server import Server
 from pstamp_core.testing.invariants import check, look
@@ -280,6 +294,178 @@ def test_an_operator_gives_a_request_up_that_can_not_be_parsed(server: Server, r
         "A disk, network or system call failed."
     )
     histories_are_legal()
+
+
+# -- orders for many rows
+
+
+def everything(server: Server) -> dict[str, list[Any]]:
+    """All rows of all tables."""
+    return {table.__name__: list(table.select().order_by(*table._meta.sorted_fields[:1]).tuples()) for table in TABLES}
+
+
+def faulted(server: Server, job: pstampJob, fault: int = 2) -> Any:
+    return fire_one(server, fire_one(server, job, Event.CLAIM), Event.FAULT, fault)
+
+
+def labelled(server: Server, label: str) -> pstampRequest:
+    request = submit(server)
+    pstampRequest.update(label=label).where(pstampRequest.req_id == request.req_id).execute()
+    return request
+
+
+def test_a_rehearsal_tells_what_an_order_does_and_changes_nothing(server: Server) -> None:
+    request = submit(server)
+    one, two, *_ = parse(server, request, "", "", "sky.1")
+    faulted(server, one)
+    before = everything(server)
+    numbers = (request.req_id,)
+    effects = order(server, "cancel", Choice("request", numbers), "otto", "wrong field", dry_run=True)
+    assert everything(server) == before
+    names = tuple(str(number) for number in (one.job_id, two.job_id, two.job_id + 1))
+    assert effects == [
+        Effect("request", "cancel", "run", "cancel", 0, 0, (str(request.req_id),)),
+        Effect("job", "cancel", "run", "cancel", 32, 0, names[1:]),
+        Effect("job", "cancel", "run", "cancel", 32, 2, names[:1]),
+    ]
+    assert order(server, "cancel", Choice("request", numbers), "otto", "wrong field", expected=effects) == effects
+    assert {(line.who, line.note) for line in pstampHistory.select().where(pstampHistory.event == "cancel")} == {
+        ("otto", "wrong field")
+    }
+    histories_are_legal()
+
+
+@pytest.mark.parametrize(
+    ("event", "machine"),
+    [("revert", "job"), ("give_up", "job"), ("give_up", "dependent"), ("cancel", "job"), ("hold", "dependent")],
+)
+def test_no_rehearsal_changes_anything(server: Server, event: str, machine: str) -> None:
+    (job,) = parse(server, submit(server), "sky.1")
+    faulted(server, job)
+    before = everything(server)
+    assert order(
+        server, event, Choice(machine, (job.job_id if machine == "job" else number_of(job),)), "o", dry_run=True
+    )
+    assert everything(server) == before
+
+
+def test_what_is_not_as_it_was_shown_is_left_alone(server: Server) -> None:
+    one, two = parse(server, submit(server), "", "")
+    faulted(server, one)
+    shown = order(server, "revert", Choice("job"), "otto", dry_run=True)
+    assert [effect.names for effect in shown] == [(str(one.job_id),)]
+    faulted(server, two)
+    before = everything(server)
+    with pytest.raises(RetryableError, match=r"^the rows have changed since they were shown, so nothing was done"):
+        order(server, "revert", Choice("job"), "otto", expected=shown)
+    assert everything(server) == before
+
+
+def test_one_row_that_refuses_keeps_all_from_being_changed(server: Server) -> None:
+    one, two = parse(server, submit(server), "", "")
+    faulted(server, one)
+    before = everything(server)
+    with pytest.raises(IllegalTransition, match=f"^job {two.job_id}: revert refused"):
+        order(server, "revert", Choice("job", (one.job_id, two.job_id)), "otto")
+    assert everything(server) == before
+    with pytest.raises(UserError, match=r"^there is no job 999$"):
+        order(server, "revert", Choice("job", (one.job_id, 999)), "otto")
+    assert everything(server) == before
+    order(server, "revert", Choice("job", (one.job_id, one.job_id)), "otto")
+    assert pstampJob.get_by_id(one.job_id).fault == 0
+
+
+def test_a_rehearsal_is_no_part_of_another_unit_of_work(server: Server) -> None:
+    """It could not be rolled back by itself."""
+    with pytest.raises(Bug, match="a rehearsal within another unit of work"):
+        server.store.work(lambda: order(server, "revert", Choice("job"), "otto", dry_run=True))
+
+
+def test_rows_are_chosen_by_fault_label_and_request(server: Server) -> None:
+    jobs = [*parse(server, labelled(server, "A"), "", "", "sky.1"), *parse(server, labelled(server, "B"), "", "sky.2")]
+    one, other, waiting, of_b, waiting_b = jobs
+    held = fire_one(server, other, Event.CLAIM)
+    for job, fault in ((one, 2), (waiting, 5), (of_b, 2)):
+        faulted(server, job, fault)
+    for job in (waiting, waiting_b):
+        dependent = fire_one(server, dependent_of(job), Event.CLAIM)
+        fire_one(server, dependent, Event.FAULT, 2)
+
+    def chosen(event: str, machine: str, **filters: Any) -> set[int]:
+        effects = order(server, event, Choice(machine, **filters), "otto", dry_run=True)
+        return {int(name) for effect in effects if effect.machine == machine for name in effect.names}
+
+    for event in ("revert", "give_up"):
+        assert chosen(event, "job") == {one.job_id, waiting.job_id, of_b.job_id}
+        assert chosen(event, "job", fault=2) == {one.job_id, of_b.job_id}
+        assert chosen(event, "job", label="A") == {one.job_id, waiting.job_id}
+        assert chosen(event, "job", label="A", fault=2) == {one.job_id}
+        assert chosen(event, "job", req_id=of_b.request_id) == {of_b.job_id}
+        assert chosen(event, "job", label="none") == set()
+        assert chosen(event, "dependent") == {waiting.dep_id, waiting_b.dep_id}
+        assert chosen(event, "dependent", label="B") == {waiting_b.dep_id}
+        assert chosen(event, "dependent", req_id=one.request_id) == {waiting.dep_id}
+    assert chosen("cancel", "request", label="B") == {of_b.request_id}
+    assert chosen("cancel", "job", req_id=held.request_id) == {one.job_id, other.job_id, waiting.job_id}
+    with pytest.raises(UserError, match=r"^there is no request 999$"):
+        chosen("cancel", "job", req_id=999)
+
+
+def test_thousands_of_jobs_are_reverted_by_few_statements(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    request = submit(server)
+    parse(server, request, *[""] * 1200)
+    while claimed := server.store.work(lambda: server.store.claim_jobs(server.args(), 2000)):
+        server.store.work(lambda: fire(claimed, Event.FAULT, server.args(fault=2), sentence="no disk"))
+    assert pstampJob.select().where(pstampJob.fault == 2).count() == 1200
+    statements = 0
+    execute = server.store.db.execute_sql
+
+    def count(*args: Any, **kwargs: Any) -> Any:
+        nonlocal statements
+        statements += 1
+        return execute(*args, **kwargs)
+
+    monkeypatch.setattr(server.store.db, "execute_sql", count)
+    for event in ("revert", "give_up"):
+        statements = 0
+        (effect,) = order(server, event, Choice("job"), "otto", dry_run=True)
+        assert (len(effect.names), statements < 30) == (1200, True)
+
+
+# -- the priority of a label
+
+
+def test_the_priority_of_a_label(server: Server, rows: Rows) -> None:
+    request = labelled(server, "A")
+    assert label_of(server, request.req_id) == "A"
+    (effect,) = set_priority(server, "A", 20000, "otto", "tonight", dry_run=True)
+    assert effect == Effect("label", "priority", "10000", "20000", 0, 0, ("A",))
+    assert not Label.select().exists()
+    assert set_priority(server, "A", 20000, "otto", "tonight", expected=[effect]) == [effect]
+    assert [(row.label, row.priority, row.active) for row in Label.select()] == [("A", 20000, True)]
+    assert set_priority(server, "a", 5, "ana") == [Effect("label", "priority", "20000", "5", 0, 0, ("A",))]
+    assert set_priority(server, "A", 5, "ana") == []
+    rows.label("A': B", 7)
+    set_priority(server, "A': B", 8, "ana")
+    lines = label_history(server, "A")
+    assert [(line.source, line.dest, line.who, line.note) for line in lines] == [
+        ("10000", "20000", "otto", "'A': tonight"), ("20000", "5", "ana", "'A': "),
+    ]  # fmt: skip
+    with pytest.raises(RetryableError, match=r"^the rows have changed"):
+        set_priority(server, "A", 20000, "otto", expected=[effect])
+    assert Label.get_by_id("A").priority == 5
+
+
+def test_a_request_without_a_label(server: Server) -> None:
+    request = submit(server)
+    with pytest.raises(UserError, match=f"^request {request.req_id} has no label, hence the default priority 10000$"):
+        label_of(server, request.req_id)
+
+
+@pytest.mark.parametrize("label", ["", "x" * 65])
+def test_a_label_that_can_not_be(server: Server, label: str) -> None:
+    with pytest.raises(UserError, match="expected 1 to 64 characters"):
+        set_priority(server, label, 5, "otto")
 
 
 # -- tasks that look after faults

@@ -32,7 +32,7 @@ from pstamp_core.tasks.retry import answer_unparsed, give_up_rows, revert_rows
 from pstamp_core.tasks.server import TABLE_OF, Server, find, known_label
 
 LABEL = "label"
-"""Stands in the history where the name of a machine stands, for changes of a label; its note begins with the label."""
+"""Stands in the history for the name of a machine, where a label was changed; the note begins with it, quoted."""
 
 
 @dataclass(frozen=True)
@@ -169,11 +169,13 @@ def _effects(last: int, who: str, label: str) -> list[Effect]:
     h = pstampHistory
     alike: dict[tuple[str, str, str, str, int, int], list[str]] = {}
     lines = h.select(h.machine, h.event, h.source, h.dest, h.fault, h.cause, h.row_id)
-    mine: Any = lines.where((h.hist_id > last) & (h.who == who)).order_by(h.hist_id).tuples()
+    mine: Any = lines.where((h.hist_id > last) & (h.who == who)).order_by(h.row_id, h.hist_id).tuples()
     for machine, event, source, dest, fault, cause, number in mine.iterator():
         what = machine, event, source, dest, fault, cause
         alike.setdefault(what, []).append(str(number) if number else label)
-    return [Effect(*what, names=tuple(names)) for what, names in alike.items()]
+    place = [*TABLE_OF, LABEL].index
+    ordered = sorted(alike.items(), key=lambda each: (place(each[0][0]), each[0]))
+    return [Effect(*what, names=tuple(names)) for what, names in ordered]
 
 
 def _fitting(event: Event, choice: Choice) -> list[Any]:
@@ -362,7 +364,7 @@ def set_priority(
         if priority != before:
             pstampHistory.create(
                 machine=LABEL, row_id=0, event="priority", source=str(before), dest=str(priority), who=who,
-                at=server.store.now(), note=f"{label}: {note}",
+                at=server.store.now(), note=f"{label!r}: {note}",
             )  # fmt: skip
 
     return _carry_out(server, work, who, dry_run, expected, label)

@@ -529,7 +529,7 @@ def look_up(server: Server, machine: str, number: int) -> tuple[dict[str, Any], 
 def label_history(server: Server, label: str) -> list[Line]:
     """Return the changes of a label that were made by `pstamp priority`; its states are its priorities."""
     with server.store.reading():
-        return [line for line in _lines(LABEL, 0) if line.note.startswith(f"{label}: ")]
+        return [line for line in _lines(LABEL, 0) if line.note.startswith(f"{label!r}: ")]
 
 
 def _lines(machine: str, number: int) -> list[Line]:
