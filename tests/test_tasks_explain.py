@@ -1,0 +1,288 @@
+"""Why something does not move: chains from a request to what blocks it, each with what helps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import SECOND, Clock, Rows
+
+from pstamp_core.faults import UserError
+from pstamp_core.imagedb import ImageDB
+from pstamp_core.imagedb import tables as t
+from pstamp_core.machines import DependentState, JobState, RequestState
+from pstamp_core.settings import Settings
+from pstamp_core.store import Store, moment, pstampHistory, pstampJob, pstampProject
+from pstamp_core.tasks.explain import Explanation, JobCount, explain
+from pstamp_core.tasks.server import Server, verdict_on
+from pstamp_core.testing import NOW
+
+
+@pytest.fixture
+def server(store: Store, tmp_path: Path) -> Server:
+    return Server(Settings(tmp_path), store)
+
+
+def chain(found: Explanation) -> list[tuple[str, str, str]]:
+    return [(link.what, link.state, link.reason) for link in found.links]
+
+
+def make_warp(server: Server, run_state: str, data_state: str, **columns: Any) -> None:
+    """Make an image database that holds warp 11, skycell cell."""
+    db = ImageDB(str(server.settings.home / "gpc1.db"))
+    db.create()
+    made: list[tuple[Any, dict[str, Any]]] = [
+        (t.rawExp, {"exp_id": 1, "exp_name": "o1", "camera": "GPC1", "filter": "r"}),
+        (t.chipRun, {"chip_id": 11, "exp_id": 1, "state": "full"}),
+        (t.camRun, {"cam_id": 11, "chip_id": 11, "state": "full"}),
+        (t.fakeRun, {"fake_id": 11, "cam_id": 11}),
+        (t.warpRun, {"warp_id": 11, "fake_id": 11, "state": run_state, "tess_id": "T"}),
+        (t.warpImfile, {"warp_skyfile_id": 1, "warp_id": 11, "skycell_id": "cell"}),
+        (t.warpSkyfile, {"warp_id": 11, "skycell_id": "cell", "tess_id": "T", "data_state": data_state,
+                         "path_base": "/none/warp", **columns}),
+    ]  # fmt: skip
+    with db.session():
+        for table, values in made:
+            table.insert(values).execute()
+    pstampProject.create(name="gpc1", dbname="gpc1.db")
+
+
+def warp(rows: Rows, **columns: Any) -> int:
+    """Make a dependent for warp 11, skycell cell."""
+    values = {"stage_id": 11, "component": "cell", "imagedb": "gpc1.db", "reason": "cleaned, must be made again"}
+    return int(rows.dependent(**{**values, "changed_at": NOW, **columns}).dep_id)
+
+
+STOP = "to wait no longer: pstamp stop dependent"
+
+
+# -- a request
+
+
+@pytest.mark.parametrize(
+    ("state", "reason", "helps"),
+    [
+        (RequestState.STOP, "its results are published", "pstamp results 1 (shows them)"),
+        (RequestState.CLEANED, "its files were deleted; its rows and history stay", "pstamp history request 1"),
+        (RequestState.PARSED, "a preview, which waits for the user", "pstamp accept 1"),
+        (RequestState.NEW, "to be parsed; number 1 of 1 in the queue", "pstamp run"),
+        (RequestState.RUN, "to be finished: no job is open; number 1 of 1 in the queue", "pstamp run"),
+        (RequestState.CANCEL, "to be finished: no job is open; number 1 of 1 in the queue", "pstamp run"),
+        (RequestState.GOTO_CLEANED, "to be deleted from disk; number 1 of 1 in the queue", "pstamp run"),
+    ],
+)
+def test_a_request_by_its_state(server: Server, rows: Rows, state: RequestState, reason: str, helps: str) -> None:
+    request = rows.request(state, changed_at=NOW - 60 * SECOND)
+    found = explain(server, "request", request.req_id)
+    assert chain(found) == [(f"request 1 ({request.name})", state.value, reason)]
+    assert (found.helps, found.at, found.links[0].since) == (helps, moment(NOW), moment(NOW - 60 * SECOND))
+
+
+def test_the_place_in_the_queue_goes_by_priority(server: Server, rows: Rows) -> None:
+    rows.label("slow", 5)
+    slow = rows.request(RequestState.NEW, label="slow")
+    for _ in range(2):
+        rows.request(RequestState.NEW)
+    assert explain(server, "request", slow.req_id).links[0].reason == "to be parsed; number 3 of 3 in the queue"
+
+
+def test_an_inactive_label(server: Server, rows: Rows) -> None:
+    rows.label("off", active=False)
+    new, run = rows.request(RequestState.NEW, label="off"), rows.request(label="off")
+    job = rows.job(run)
+    label = ("label off", "inactive", "it hands out no work")
+    found = explain(server, "request", new.req_id)
+    assert [*chain(found)[1:], found.helps] == [label, "labeltool -updatelabel -label off -set_active"]
+    found = explain(server, "job", job.job_id)
+    assert chain(found)[1:] == [("job 1", "run", "waits for its label"), label]
+    assert found.helps == "labeltool -updatelabel -label off -set_active"
+    (blocked,) = explain(server, "request", run.req_id).blocked
+    assert (blocked.jobs, blocked.helps) == (1, found.helps)
+
+
+@pytest.mark.parametrize(
+    ("state", "faults", "helps"),
+    [
+        (RequestState.NEW, 1, "mend the cause; to try again at once: pstamp revert request 1"),
+        (
+            RequestState.NEW, 3,
+            "mend the cause and: pstamp revert request 1 (it has no tries left: the next pstamp run gives it up)",
+        ),
+        (
+            RequestState.RUN, 3,
+            "mend the cause and: pstamp revert request 1 (it has no tries left, and waits for this)",
+        ),
+    ],
+)  # fmt: skip
+def test_a_faulted_request(server: Server, rows: Rows, state: RequestState, faults: int, helps: str) -> None:
+    request = rows.request(state, fault=2, fault_count=faults, attempt=faults, retry_at=NOW + 20 * SECOND)
+    pstampHistory.create(machine="request", row_id=1, event="fault", source="new", dest="new", who="w", at=NOW,
+                         note="no disk")  # fmt: skip
+    job = rows.job(request) if state is RequestState.RUN else None
+    found = explain(server, "request", 1)
+    (link,) = found.links
+    tries = "1 try" if faults == 1 else f"{faults} tries"
+    assert link.reason == f"fault 2 after {tries}: A disk, network or system call failed. (no disk)"
+    assert (link.tries, link.faults, link.next_try) == (faults, faults, moment(NOW + 20 * SECOND))
+    assert (found.helps, found.blocked) == (helps, [])
+    if job:  # it is its request that keeps it
+        of_job = explain(server, "job", job.job_id)
+        assert of_job.links[1].reason == "its request is run, fault 2"
+        assert (of_job.links[2], of_job.helps) == (link, helps)
+
+
+def test_a_request_with_jobs_in_all_conditions(server: Server, rows: Rows, clock: Clock) -> None:
+    """Jobs that wait for one reason are one chain; that of the most jobs comes first."""
+    make_warp(server, "cleaned", "cleaned")
+    request = rows.request()
+    dep_id = warp(rows)
+    for _ in range(3):
+        rows.job(request, dep_id=dep_id)
+    for _ in range(2):
+        rows.job(request, fault=2, fault_count=1, attempt=1, sentence="no disk")
+    held = rows.job(request, lease_owner="host.1", lease_until=NOW + 60 * SECOND, attempt=1)
+    late = rows.job(request, lease_owner="host.2", lease_until=NOW - 60 * SECOND, attempt=1)
+    soon = rows.job(request, retry_at=NOW + 5 * SECOND)
+    rows.job(request)
+    rows.job(request, JobState.STOP)
+    rows.job(request, JobState.STOP, fault=28)
+    found = explain(server, "request", request.req_id)
+    assert found.links[0].reason == "waits for 9 open jobs"
+    assert found.counts == [
+        JobCount("run", 0, "", 7),
+        JobCount("run", 2, "A disk, network or system call failed.", 2),
+        JobCount("stop", 0, "", 1),
+        JobCount("stop", 28, "The position is not on the image.", 1),
+    ]
+    assert [chain.jobs for chain in found.blocked] == [3, 2, 1, 1, 1]
+    assert (found.more, found.helps) == (1, "")
+    waits, fails, *singles = found.blocked
+    assert [link.what for link in waits.links] == ["job 1", "dependent 1 (warp 11 cell)", "component warp 11 cell"]
+    assert waits.helps == f"the image database's own update processing makes it again; {STOP} {dep_id}"
+    assert [link.reason for link in fails.links] == [
+        "fault 2 after 1 try: A disk, network or system call failed. (no disk)"
+    ]
+    assert fails.helps == "mend the cause; to try again at once: pstamp revert job 4"
+    expected = {
+        held.job_id: ("host.1 works on it, until 2027-01-15 08:01:00 or longer", "nothing: wait for it"),
+        late.job_id: (
+            "host.2 worked on it and was lost: its lease ran out at 2027-01-15 07:59:00",
+            "pstamp run (counts it as lost, and tries again)",
+        ),
+        soon.job_id: ("looked at again later", "nothing: wait for it, or mend the cause and: pstamp run"),
+    }
+    for number, (reason, helps) in expected.items():
+        one = explain(server, "job", number)
+        assert (one.links[1].reason, one.helps) == (reason, helps)
+        assert any(chain.links[0].what == f"job {number}" and chain.helps == helps for chain in singles)
+    last = pstampJob.select().where(pstampJob.retry_at == 0, pstampJob.state == JobState.RUN).order_by(
+        pstampJob.job_id.desc()
+    ).first()  # fmt: skip
+    one = explain(server, "job", last.job_id)
+    assert (one.links[1].reason, one.helps) == ("ready: a worker takes it in its turn", "pstamp run")
+
+
+# -- a job, a dependent, and the component
+
+
+def test_a_job_that_has_ended(server: Server, rows: Rows) -> None:
+    done, running = rows.request(RequestState.STOP), rows.request()
+    no = rows.job(done, JobState.STOP, fault=28, sentence="row 1: beside it")
+    yes = rows.job(running, JobState.STOP)
+    found = explain(server, "job", no.job_id)
+    assert (found.links[1].reason, found.helps) == ("28: row 1: beside it", "pstamp results 1 (shows them)")
+    found = explain(server, "job", yes.job_id)
+    assert found.links[1].reason == "The product was delivered."
+    assert found.helps == "pstamp why request 2 (what the request waits for)"
+
+
+@pytest.mark.parametrize(
+    ("states", "columns", "state", "helps"),
+    [
+        (("cleaned", "cleaned"), {}, "run cleaned, pixels cleaned",
+         f"the image database's own update processing makes it again; {STOP} 1"),
+        (("update", "update"), {}, "run update, pixels update", f"it is being made again; {STOP} 1"),
+        (("full", "full"), {}, "run full, pixels full", "pstamp run (looks at it, and goes on)"),
+        (("purged", "purged"), {"fault": 26}, "run purged, pixels purged, fault 26",
+         "pstamp run (looks at it, and goes on)"),
+        (("cleaned", "cleaned"), {"quality": 8006}, "run cleaned, pixels cleaned, quality 8006",
+         "pstamp run (looks at it, and goes on)"),
+    ],
+)  # fmt: skip
+def test_the_component_as_it_is_now(
+    server: Server, rows: Rows, states: tuple[str, str], columns: dict[str, Any], state: str, helps: str
+) -> None:
+    make_warp(server, *states, **columns)
+    job = rows.job(dep_id=warp(rows, retry_at=NOW + 5 * SECOND, attempt=7))
+    found = explain(server, "job", job.job_id)
+    image = server.imagedb_at("gpc1.db", "").component("warp", 11, "cell")
+    assert image is not None
+    assert chain(found)[1:] == [
+        ("job 1", "run", "waits for an image: dependent 1"),
+        ("dependent 1 (warp 11 cell)", "new", "cleaned, must be made again"),
+        ("component warp 11 cell", state, verdict_on(pstampProject.get(), image).reason),
+    ]
+    assert (found.links[2].next_try, found.links[2].tries) == (moment(NOW + 5 * SECOND), 7)
+    assert found.helps == helps
+    assert chain(explain(server, "dependent", 1))[1:] == chain(found)[2:]
+
+
+def test_an_image_database_that_can_not_be_asked(server: Server, rows: Rows) -> None:
+    rows.job(dep_id=warp(rows))
+    found = explain(server, "dependent", 1)
+    path = server.settings.home / "gpc1.db"
+    assert chain(found)[-1] == ("component warp 11 cell", "unknown", f"database {path}: no such file")
+    assert found.helps == f"mend the image database; {STOP} 1"
+    make_warp(server, "cleaned", "cleaned")
+    rows.job(dep_id=warp(rows, component="other", open_key="other"))
+    found = explain(server, "dependent", 2)
+    assert chain(found)[-1][2] == "not in image database gpc1.db"
+    assert found.helps == f"mend the image database; {STOP} 2"
+
+
+def test_a_dependent_that_failed_or_is_looked_at(server: Server, rows: Rows) -> None:
+    make_warp(server, "cleaned", "cleaned")
+    warp(rows, fault=2, fault_count=1, attempt=1, reason="database gone", open_key="1")
+    warp(rows, lease_owner="host.1", lease_until=NOW + SECOND, attempt=1, open_key="2")
+    failed, held = (explain(server, "dependent", number) for number in (1, 2))
+    assert failed.links[0].reason == "fault 2 after 1 try: A disk, network or system call failed. (database gone)"
+    assert failed.helps == "mend the cause; to try again at once: pstamp revert dependent 1"
+    assert (held.links[0].holder, held.helps) == ("host.1", "nothing: wait for it")
+    assert failed.links[1] == held.links[1]
+    assert failed.links[1].what == "component warp 11 cell"
+
+
+@pytest.mark.parametrize(
+    ("state", "columns", "reason", "helps"),
+    [
+        (DependentState.HOLD, {}, "held by an operator, or for a preview", "pstamp release 1"),
+        (DependentState.FULL, {}, "its image is there", "pstamp run"),
+        (DependentState.STOP, {"fault": 25, "reason": "no disk"}, "25: no disk",
+         "nothing: the next request for the image starts anew"),
+    ],
+)  # fmt: skip
+def test_a_dependent_by_its_state(
+    server: Server, rows: Rows, state: DependentState, columns: dict[str, Any], reason: str, helps: str
+) -> None:
+    rows.dependent(state, **columns)
+    found = explain(server, "dependent", 1)
+    assert ([link.reason for link in found.links], found.helps) == ([reason], helps)
+
+
+def test_who_waits_for_a_dependent(server: Server, rows: Rows) -> None:
+    make_warp(server, "cleaned", "cleaned")
+    dep_id = warp(rows)
+    first, second = rows.request(), rows.request()
+    for request in (first, first, second):
+        rows.job(request, dep_id=dep_id)
+    rows.job(rows.request(), JobState.STOP, dep_id=dep_id)
+    link = explain(server, "dependent", dep_id).links[0]
+    assert link.what == f"request 1 ({first.name})"
+    assert link.reason == "the first that waits: 3 open jobs of 2 requests"
+
+
+@pytest.mark.parametrize(("machine", "said"), [("job", "there is no job 9"), ("jobs", "'jobs': expected one of")])
+def test_what_is_not_there(server: Server, machine: str, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        explain(server, machine, 9)
