@@ -15,7 +15,7 @@ from peewee import Model
 from playhouse.test_utils import assert_query_count
 
 from pstamp_core.faults import FinalError, PstampError, RetryableError, UserError
-from pstamp_core.imagedb import Image, ImageDB, OnSky, Selection, availability
+from pstamp_core.imagedb import Facts, Image, ImageDB, OnSky, Selection, classify
 from pstamp_core.imagedb import select as select_module
 from pstamp_core.imagedb import tables as t
 
@@ -529,7 +529,7 @@ def test_what_is_gone_for_good_is_answered_with_26_when_nothing_else_is_left(sur
     survey.set(t.warpSkyfile, t.warpSkyfile.warp_id == 11, fault=26)
     assert survey.found("bycoord", "warp", position=ON_FIRST) == [(21, S1)]
     (image,) = survey.select("byid", "warp", id="11", component=S1)
-    assert availability("warp", 11, image.run_state, image.data_state, image.fault, image.quality).fault == 26
+    assert classify(Facts("warp", 11, image.run_state, image.data_state, image.fault, image.quality)).fault == 26
 
 
 def test_what_is_gone_and_has_no_file_name_is_no_image(survey: Survey) -> None:
@@ -547,7 +547,7 @@ def test_raw_quality_does_not_count(survey: Survey) -> None:
 @pytest.mark.parametrize("stage", ["chip", "warp", "diff"])
 @pytest.mark.parametrize("state", ["cleaned", "update", "goto_cleaned", "error_cleaned", "wait", "odd"])
 def test_images_that_are_not_there_are_selected_all_the_same(survey: Survey, stage: str, state: str) -> None:
-    """In any state, also with a leftover fault: what to do about it is the availability's business."""
+    """In any state, also with a leftover fault: what to do about it is the classification's business."""
     run, files, number = {
         "chip": (t.chipRun, t.chipProcessedImfile, "chip_id"), "warp": (t.warpRun, t.warpSkyfile, "warp_id"),
         "diff": (t.diffRun, t.diffSkyfile, "diff_id"),
@@ -564,7 +564,7 @@ def test_stacks_that_are_not_full_only_when_none_is(survey: Survey) -> None:
     survey.set(t.stackRun, t.stackRun.stack_id == 1, state="cleaned")
     assert survey.found("bycoord", "stack", position=ON_FIRST) == [(3, S1)]
     (image,) = survey.select("bycoord", "stack", position=ON_FIRST, reqfilt="r")
-    assert availability("stack", 1, image.run_state, image.data_state).fault == 26
+    assert classify(Facts("stack", 1, image.run_state, image.data_state)).fault == 26
     survey.set(t.stackRun, t.stackRun.stack_id == 1, state="odd")
     assert survey.answer("byid", "stack", id="1") == (
         23, "1 stack image of stack 1, none of which can be used: skycell.1.001 is in a state that this server does "

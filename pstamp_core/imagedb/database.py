@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from astropy.io.fits import Header
 
 _SAME = ("stage", "stage_id", "component", "tess_id", "exp_id", "exp_name", "filter", "exp_time", "camera",
-         "data_group", "diff_mode", "run_state", "data_state", "fault", "quality", "hdu")  # fmt: skip
+         "data_group", "diff_mode", "run_state", "data_state", "fault", "quality", "magicked", "hdu")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,8 @@ class ImageDB:
     def __init__(self, address: str, root: Path | None = None) -> None:
         self.db = connect(address)
         self.root = root
+        self.has_update_tables = False
+        """Whether it is known that the database has `UPDATE_TABLES`; `updates` sees to it."""
 
     def session(self) -> AbstractContextManager[None]:
         """Keep one connection for all calls within the block, instead of opening one for each."""

@@ -86,8 +86,8 @@ class Image:
         Named for every image that the pipeline made, whether they are there or not.
     sources, psf, backmdl, exposure, number : Path or None
         Named when they are there. A job that waited for its image should look again.
-    run_state, data_state, fault, quality : str, str, int, int
-        What `availability` asks for.
+    run_state, data_state, fault, quality, magicked : str, str, int, int, int
+        What `classify` asks for.
     """
 
     stage: str
@@ -117,6 +117,7 @@ class Image:
     data_state: str
     fault: int
     quality: int
+    magicked: int
 
 
 ALWAYS = ("image", "mask", "variance")

@@ -12,7 +12,7 @@ from typing import Any
 from peewee import OP, SQL, Case, Expression, NodeList, chunked, fn
 
 from pstamp_core.faults import Fault, FinalError, UserError
-from pstamp_core.imagedb.availability import Component, availability
+from pstamp_core.imagedb.components import Component, Facts, Verdict, classify
 from pstamp_core.imagedb.dates import utc
 from pstamp_core.imagedb.footprints import Place, in_cells, near, ranges_around
 from pstamp_core.imagedb.images import MULTI_OVERLAP, USE_IMFILE_ID, Selection
@@ -348,9 +348,9 @@ def _unfit(row: Row) -> str:
     return ""
 
 
-def _verdict(row: Row) -> Any:
-    return availability(
-        row["stage"], row["stage_id"], row["run_state"], row["data_state"], row["fault"], row["quality"]
+def _verdict(row: Row) -> Verdict:
+    return classify(
+        Facts(row["stage"], row["stage_id"], row["run_state"], row["data_state"], row["fault"], row["quality"])
     )
 
 

@@ -40,8 +40,8 @@ class Stage:
     ----------
     columns : Mapping[str, Any]
         Expressions by name: ``stage_id component file_id tess_id exp_id exp_name filter dateobs mjd ra decl exp_time
-        camera data_group diff_mode bothways path_base run_state data_state fault quality``, and of `pstampImage`
-        ``footprint_id path hdu``.
+        camera data_group diff_mode bothways path_base run_state data_state fault quality magicked``,
+        and of `pstampImage` ``footprint_id path hdu``.
     joins : tuple[tuple[type[Model], Any, str], ...]
         What else is joined to `table`: model, condition, kind of join.
     table : type[Model]
@@ -79,7 +79,7 @@ def _raw() -> Stage:
     columns = {
         **_EXPOSURE, "stage_id": file.exp_id, "component": file.class_id, "file_id": file.raw_imfile_id,
         "tess_id": _NONE, "data_group": _NONE, "path_base": file.uri, "run_state": rawExp.state,
-        "data_state": file.data_state, "fault": file.fault, "quality": file.quality,
+        "data_state": file.data_state, "fault": file.fault, "quality": file.quality, "magicked": file.magicked,
     }  # fmt: skip
     return Stage(columns, ((rawExp, rawExp.exp_id == file.exp_id, JOIN.INNER),), file)
 
@@ -89,7 +89,7 @@ def _chip() -> Stage:
     columns = {
         **_EXPOSURE, "stage_id": file.chip_id, "component": file.class_id, "file_id": chipImfile.chip_imfile_id,
         "tess_id": _NONE, "data_group": chipRun.data_group, "path_base": file.path_base, "run_state": chipRun.state,
-        "data_state": file.data_state, "fault": file.fault, "quality": file.quality,
+        "data_state": file.data_state, "fault": file.fault, "quality": file.quality, "magicked": file.magicked,
     }  # fmt: skip
     joins = (
         (chipRun, chipRun.chip_id == file.chip_id, JOIN.INNER),
@@ -105,6 +105,7 @@ def _warp() -> Stage:
         **_EXPOSURE, "stage_id": file.warp_id, "component": file.skycell_id, "file_id": warpImfile.warp_skyfile_id,
         "tess_id": file.tess_id, "data_group": warpRun.data_group, "path_base": file.path_base,
         "run_state": warpRun.state, "data_state": file.data_state, "fault": file.fault, "quality": file.quality,
+        "magicked": file.magicked,
     }  # fmt: skip
     joins = (
         (warpRun, warpRun.warp_id == file.warp_id, JOIN.INNER),
@@ -133,7 +134,7 @@ def _diff(options: int) -> Stage:
         "tess_id": inputs.tess_id, "filter": fn.COALESCE(rawExp.filter, stackRun.filter),
         "mjd": stackSumSkyfile.mjd_obs, "data_group": diffRun.data_group, "path_base": file.path_base,
         "diff_mode": diffRun.diff_mode, "bothways": diffRun.bothways, "run_state": diffRun.state,
-        "data_state": file.data_state, "fault": file.fault, "quality": file.quality,
+        "data_state": file.data_state, "fault": file.fault, "quality": file.quality, "magicked": file.magicked,
     }  # fmt: skip
     warp, stack = of_input(inputs.warp1, inputs.warp2), of_input(inputs.stack1, inputs.stack2)
     stack_stack = rawExp.exp_id.is_null() & (stackSumSkyfile.stack_id == stackRun.stack_id)
@@ -154,7 +155,7 @@ def _stack() -> Stage:
         **dict.fromkeys(_EXPOSURE, _NONE), "stage_id": run.stack_id, "component": run.skycell_id, "file_id": _NONE,
         "tess_id": run.tess_id, "filter": run.filter, "mjd": file.mjd_obs, "data_group": run.data_group,
         "path_base": file.path_base, "run_state": run.state, "data_state": run.state, "fault": file.fault,
-        "quality": file.quality,
+        "quality": file.quality, "magicked": Value(0),
     }  # fmt: skip
     return Stage(columns, ((file, file.stack_id == run.stack_id, JOIN.INNER),), run)
 

@@ -1,8 +1,9 @@
 """The tables of an image database (gpc1 and its like), with the columns that the stamp server relies on.
 
-Names and types are those of IPP's `dbconfig/{raw,chip,cam,warp,diff,stack,skycell}.md`; positions of exposures are in
-radians there, and stay so. A real gpc1 has many more columns, which are not read. `pstampFootprint` and `pstampImage`
-are ours: where each image lies on the sky.
+Names and types are those of IPP's `dbconfig/{raw,chip,cam,warp,diff,stack,magic,skycell}.md`; positions of exposures
+are in radians there, and stay so. A real gpc1 has many more columns, which are not read. Four tables are ours:
+`pstampFootprint` and `pstampImage`, where each image lies on the sky, `pstampUpdate` and `pstampRunLabel`, what is made
+again.
 """
 
 from __future__ import annotations
@@ -290,6 +291,34 @@ class stackSumSkyfile(Table):
     quality = SmallIntegerField(default=0)
 
 
+class magicDSRun(Table):
+    """A run that removes satellite streaks from the components of another run, in place if `re_place`."""
+
+    magic_ds_id = AutoField()
+    magic_id = BigIntegerField(null=True)
+    state = NameField(index=True)
+    stage = NameField()
+    stage_id = BigIntegerField(index=True)
+    label = NameField(null=True)
+    data_group = NameField(null=True)
+    re_place = BooleanField(default=True)
+    fault = SmallIntegerField(default=0)
+
+
+class magicDSFile(Table):
+    """One component of a `magicDSRun`; made by the first destreaking."""
+
+    magic_ds_id = BigIntegerField()
+    component = NameField()
+    data_state = NameField()
+    fault = SmallIntegerField(default=0)
+
+    class Meta:
+        """A file is known by its run and component."""
+
+        primary_key = CompositeKey("magic_ds_id", "component")
+
+
 class skycell(Table):
     """A cell of a tessellation: centre and size in degrees."""
 
@@ -350,8 +379,50 @@ class pstampImage(Table):
         indexes = ((("footprint_id", "stage"), False), (("path", "hdu"), True))
 
 
+class pstampUpdate(Table):
+    """Ours: the work of making a component again, or of destreaking it (``stage`` ``destreak``, with `magic_ds_id`).
+
+    ``attempts`` failed since it was last there, ``cause`` is what the last of them failed with, ``fault`` the fault
+    that was last seen at the component, so that none is counted twice. ``retry_at`` is when the next try may begin,
+    after the last one the end of the cool-down; ``queued_at`` when it was put into `update`, ``made_at`` when it was
+    found there again, 0 until then: microseconds since 1970 UTC, by the clock of the server's database.
+    """
+
+    stage = NameField(8)
+    stage_id = BigIntegerField()
+    component = NameField()
+    attempts = IntegerField(default=0)
+    fault = SmallIntegerField(default=0)
+    cause = SmallIntegerField(default=0)
+    retry_at = BigIntegerField(default=0)
+    queued_at = BigIntegerField(default=0)
+    made_at = BigIntegerField(default=0)
+
+    class Meta:
+        """One row for each component."""
+
+        primary_key = CompositeKey("stage", "stage_id", "component")
+
+
+class pstampRunLabel(Table):
+    """Ours: the own label of a run that has an update label for a while, and the priority of the latter."""
+
+    stage = NameField(8)
+    stage_id = BigIntegerField()
+    label = NameField(null=True)
+    priority = IntegerField()
+
+    class Meta:
+        """One row for each run."""
+
+        primary_key = CompositeKey("stage", "stage_id")
+
+
+UPDATE_TABLES: tuple[type[Model], ...] = (magicDSRun, magicDSFile, pstampUpdate, pstampRunLabel)
+"""What an image database may lack until something in it is made again."""
+
 TABLES: tuple[type[Model], ...] = (
     rawExp, rawImfile, chipRun, chipImfile, chipProcessedImfile, camRun, camProcessedExp, fakeRun, warpRun,
     warpSkyCellMap, warpImfile, warpSkyfile, diffRun, diffInputSkyfile, diffSkyfile, stackRun, stackInputSkyfile,
-    stackSumSkyfile, skycell, pstampFootprint, pstampImage,
+    stackSumSkyfile, skycell, pstampFootprint, pstampImage, *UPDATE_TABLES,
 )  # fmt: skip

@@ -26,7 +26,7 @@ from pstamp_core.faults import (
     is_final,
     is_retryable,
 )
-from pstamp_core.imagedb import Availability, Image, ImageDB, availability
+from pstamp_core.imagedb import Facts, Image, ImageDB, Verdict, classify, needs_magic
 from pstamp_core.machines import Args, Event
 from pstamp_core.machines.machine import MICROSECONDS
 from pstamp_core.settings import FILE_NAME, Settings, default_settings_text, load_settings
@@ -215,12 +215,20 @@ def known_label(name: str) -> str:
     return str(label.label) if label else name
 
 
-def verdict_on(project: pstampProject | None, image: Image, *, wait: bool = True) -> Availability:
-    """Return whether the pixels of an image of `project` can be had."""
-    return availability(
-        image.stage, image.stage_id, image.run_state, image.data_state, image.fault, image.quality, wait=wait,
-        oldest_diff=project.oldest_diff if project else 0,
+NO_WAIT = "the request does not wait (OPTION_MASK bit 32768)"
+
+
+def verdict_on(project: pstampProject | None, image: Image, *, wait: bool = True) -> Verdict:
+    """Return whether the pixels of an image of `project` can be had, as far as its own row tells.
+
+    The checker of dependents goes by the same rules, with more facts: what it would be made of, what was tried.
+    """
+    facts = Facts(
+        image.stage, image.stage_id, image.run_state, image.data_state, image.fault, image.quality, image.magicked,
+        needs_magic(image.stage, image.diff_mode, bool(project and project.need_magic)),
+        project.oldest_diff if project else 0,
     )  # fmt: skip
+    return classify(facts, no_wait="" if wait else NO_WAIT)
 
 
 PRODUCTS = ("image", "mask", "variance", "sources", "psf", "backmdl", "exposure", "number")
