@@ -14,6 +14,7 @@ from typer.main import get_command
 from pstamp_core.faults import UserError
 from pstamp_core.machines import RequestState
 from pstamp_core.store import pstampRequest
+from pstamp_core.store.tables import pstampDataStore
 from pstamp_core.tasks.run import run
 from pstamp_core.tasks.server import Server
 from pstamp_core.tasks.table import TASKS, Task, do_task
@@ -39,8 +40,9 @@ def test_every_command_exists_and_every_placeholder_is_known(task: Task) -> None
         assert arguments[0] in get_command(pstamp.app).commands
         assert arguments[1:] == [task.name]
     names = {name for word in task.command for _, name, _, _ in string.Formatter().parse(word) if name is not None}
-    assert names == ({"limit"} if task.queue else set())
-    assert all(str(task.limit) == word for word in arguments if word.isdigit())
+    assert names <= {"limit"}
+    assert ("limit" in names) == ("--limit" in task.command)
+    assert str(task.limit) in arguments or "--limit" not in task.command
 
 
 def test_one_task_is_done_by_its_name(server: Server, survey: Survey, tmp_path: Path) -> None:
@@ -48,10 +50,25 @@ def test_one_task_is_done_by_its_name(server: Server, survey: Survey, tmp_path: 
     assert do_task(server, "pstamp.request.run") == 1
     assert do_task(server, "pstamp.request.run") == 0
     assert do_task(server, "pstamp.job.run") == 1
-    with pytest.raises(
-        UserError, match=r"^'pstamp.run': expected one of pstamp.reap, pstamp.revert, pstamp.request.run"
-    ):
+    with pytest.raises(UserError) as caught:
         do_task(server, "pstamp.run")
+    assert str(caught.value) == (
+        "'pstamp.run': expected one of pstamp.request.find, pstamp.reap, pstamp.revert, pstamp.request.run, "
+        "pstamp.dependent.run, pstamp.job.run, request.finish.run, pstamp.cleanup.run, pstamp.stopfaulted, "
+        "pstamp.queue.cleanup"
+    )
+
+
+def test_data_stores_are_polled_and_what_is_wrong_with_them_is_told(
+    server: Server, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with server.store.reading():
+        pstampDataStore.create(uri=str(tmp_path / "nowhere"), outProduct="a")
+    run(server, workers=1)
+    assert caplog.messages == []
+    assert do_task(server, "pstamp.request.find") == 0
+    assert [message.partition(":")[0] for message in caplog.messages] == ["data store 1"]
+    assert str(tmp_path / "nowhere") in caplog.text
 
 
 def test_run_does_all_but_chores(server: Server, survey: Survey, tmp_path: Path) -> None:

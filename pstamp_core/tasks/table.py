@@ -5,6 +5,7 @@ Names, time-outs and numbers at once are those of IPP's `pstamp.pro` where nothi
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -24,8 +25,11 @@ from pstamp_core.tasks.dependents import check_dependents
 from pstamp_core.tasks.finish import finish_requests
 from pstamp_core.tasks.jobs import run_jobs
 from pstamp_core.tasks.parse import parse_requests
+from pstamp_core.tasks.queue_requests import queue_requests
 from pstamp_core.tasks.retry import give_up, reap, revert
 from pstamp_core.tasks.server import Progress, Server
+
+log = logging.getLogger("pstamp")
 
 
 @dataclass(frozen=True)
@@ -108,7 +112,20 @@ JOBS = Task(
 )  # fmt: skip
 """The task that has the pixels to move, and of which there are many at once."""
 
+
+def _find(server: Server, limit: int, _progress: Progress | None) -> int:
+    polls = queue_requests(server, limit=limit, timeout=10.0)
+    for poll in polls:
+        for trouble in poll.troubles:
+            log.warning("data store %s: %s", poll.ds_id, trouble)
+    return sum(len(poll.requests) for poll in polls)
+
+
 TASKS = (
+    Task(
+        "pstamp.request.find", "find", _find, ("pstamp_queue_requests", "--limit", "{limit}"),
+        period=10, timeout=120, limit=5, chore=True,
+    ),
     Task(
         "pstamp.reap", "revert", lambda server, _limit, _progress: reap(server), ("pstamp", "task", "pstamp.reap"),
         period=30, timeout=300, inside=True,
