@@ -262,7 +262,7 @@ def test_the_log_of_a_dependent_grows_only_when_something_changes(server: Server
 
 @pytest.mark.parametrize(
     ("state", "line"),
-    [("full", "full: the image is there"), ("purged", "stop, 26: deleted for good: warp run 11 is purged")],
+    [("full", "full: the image is there"), ("purged", "stop, 26: deleted for good: its run is purged")],
 )
 def test_the_end_of_a_dependent(server: Server, world: World, state: str, line: str) -> None:
     parse_requests(server, 1)

@@ -109,8 +109,8 @@ def say(server: Server, row: Worked, text: str, now: int, error: BaseException |
     if error is not None:
         lines += [f"    {line}" for part in traceback.format_exception(error) for line in part.splitlines()]
     try:
-        with path.open("a", encoding="utf-8", errors="backslashreplace") as stream:  # tracebacks are not cleaned
-            stream.write("\n".join(lines) + "\n")
+        with path.open("ab", buffering=0) as stream:  # in one piece, since two may write
+            stream.write("".join(f"{line}\n" for line in lines).encode(errors="backslashreplace"))
     except OSError as trouble:
         log.warning("%s: %s, so that this is not in it: %s", path, trouble.strerror, text)
 
@@ -124,5 +124,7 @@ def _make_folder(path: Path) -> None:
 
 def one_line(text: str) -> str:
     """Return `text` as one line that any database, file and terminal takes: it may hold what a user sent."""
-    line = "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in " ".join(text.split()))
+    line = " ".join(text.split())
+    if not line.isprintable():
+        line = "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in line)
     return line if len(line) <= LONGEST else f"{line[:LONGEST]}..."
