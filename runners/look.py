@@ -72,10 +72,14 @@ def _watch_on_terminal(screen: Any, every: float) -> None:
     from rich.live import Live
     from rich.text import Text
 
-    with Live(Text(screen()), screen=True, auto_refresh=False) as live:
+    live = Live(Text(screen()), screen=True, auto_refresh=False)
+    try:
+        live.start(refresh=True)
         while True:
             time.sleep(every)
             live.update(Text(screen()), refresh=True)
+    finally:  # also where Control-C comes while it starts
+        live.stop()
 
 
 def _json(found: Any) -> str:
