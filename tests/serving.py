@@ -40,9 +40,9 @@ def work() -> None:
     """Finish jobs, or hang with a child that hangs too, die, or end without a word."""
     from racing import finish
 
-    from runners.console import HOME, server_of
+    from runners.console import server_of
 
-    home = Path(os.environ.get("PSTAMP_HOME", HOME))
+    home = Path(os.environ["PSTAMP_HOME"])
     server = server_of(home)
     with server.store.reading():
         jobs = server.store.work(lambda: server.store.claim_jobs(server.args(), 50))
@@ -67,9 +67,9 @@ def work() -> None:
         finish(server, jobs)
 
 
-def environment(home: Path, address: str) -> dict[str, str]:
-    """The environment of commands for one server; what pyproject.toml names is found, installed or not."""
-    programs = home.parent / "programs"
+def environment(folder: Path, **more: str) -> dict[str, str]:
+    """The environment of commands for which only `more` is set; all that pyproject.toml names is found in `folder`."""
+    programs = folder / "programs"
     if not programs.exists():
         programs.mkdir()
         for name, target in SCRIPTS.items():
@@ -77,20 +77,20 @@ def environment(home: Path, address: str) -> dict[str, str]:
             program = programs / name
             program.write_text(f"#!{sys.executable}\nfrom {module} import {function}\n{function}()\n")
             program.chmod(0o755)
-    path = f"{programs}{os.pathsep}{os.environ['PATH']}"
-    return {**os.environ, "PATH": path, "PSTAMP_HOME": str(home), "PSTAMP_DB": address}
+    others = {name: value for name, value in os.environ.items() if not name.startswith("PSTAMP_")}
+    return {**others, "PATH": f"{programs}{os.pathsep}{others['PATH']}", **more}
 
 
 class Served:
     """A running `pstamp serve`, and its log so far; with a `timeout` one whose jobs are run by this file."""
 
-    def __init__(self, home: Path, address: str, timeout: float | None, *options: str) -> None:
+    def __init__(self, home: Path, address: str, timeout: float | None, *options: str, **more: str) -> None:
         self.log_file = home / f"log {time.monotonic_ns()}"
         command = ["pstamp", "serve"] if timeout is None else [sys.executable, str(HERE), "serve", str(timeout)]
+        command += ["--home", str(home), "--dbname", address, *options]
+        env = environment(home.parent, **more)
         with self.log_file.open("wb") as log:
-            self.process = subprocess.Popen(
-                [*command, *options], env=environment(home, address), stderr=log, cwd=HERE.parent
-            )
+            self.process = subprocess.Popen(command, env=env, stderr=log, cwd=HERE.parent)
 
     @property
     def log(self) -> str:
@@ -102,8 +102,8 @@ class Served:
 
 
 @contextmanager
-def serving(home: Path, address: str, timeout: float | None = 60, *options: str) -> Iterator[Served]:
-    served = Served(home, address, timeout, *options)
+def serving(home: Path, address: str, timeout: float | None = 60, *options: str, **more: str) -> Iterator[Served]:
+    served = Served(home, address, timeout, *options, **more)
     try:
         yield served
     finally:

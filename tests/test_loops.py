@@ -166,7 +166,8 @@ def pantasks(script: str, env: dict[str, str], is_done: Callable[[], bool], star
 
 def test_two_pantasks(site: Callable[..., tuple[Site, dict[str, bytes]]]) -> None:
     here, undisturbed = site(few)
-    env, script, start = environment(here.home, here.address), pantasks_script({"home": str(here.home)}), Barrier(3)
+    env = environment(here.home.parent, PSTAMP_DB=here.address)
+    script, start = pantasks_script({"home": str(here.home)}), Barrier(3)
     with ThreadPoolExecutor(2) as threads:
         loops = [threads.submit(pantasks, script, env, lambda: (here.home / "done").exists(), start) for _ in range(2)]
         start.wait()

@@ -69,11 +69,13 @@ def test_whatever_becomes_of_a_command_its_jobs_get_an_outcome_at_once(
     }
     bad = {image: [rows.job(urgent, image=image) for _ in range(2)] for image in ends}
     good = [rows.job(image="good") for _ in range(3)]
+    others = rows.job(image="good", lease_owner="elsewhere.1.0f", lease_until=2**60)
     with serving(home, address, 2, "--workers", "2") as served:
         wait_for(lambda: stopped([*good, *(job for jobs in bad.values() for job in jobs)]))
         assert served.stop() == 0
     for job in good:
         assert (reread(job).fault, reread(job).attempt) == (0, 1)
+    assert (reread(others).fault, reread(others).lease_owner) == (0, "elsewhere.1.0f")
     for image, jobs in bad.items():
         for job in map(reread, jobs):
             assert (job.fault, job.cause, job.fault_count, job.attempt, job.lease_owner) == (25, 6, 1, 1, "")
@@ -224,3 +226,12 @@ def test_commands_that_are_missing_are_found_at_once(
         pstamp.main()
     assert caught.value.code == 3
     assert capsys.readouterr().err == "pstamp: no_such_program: no such command; is pstamp installed as a whole?\n"
+
+
+@pytest.mark.parametrize("engine", ["sqlite"])
+def test_it_is_as_silent_as_one_wants(store: Store, address: str, rows: Rows, home: Path) -> None:
+    job = rows.job(image="good")
+    with serving(home, address, 60, PSTAMP_LOG="WARNING") as served:
+        wait_for(lambda: stopped([job]))
+        assert served.stop() == 0
+        assert served.log == ""

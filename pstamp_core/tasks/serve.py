@@ -152,8 +152,7 @@ class Scheduler:
         for task in self._outside:
             running = sum(child.task is task for child in self._children)
             free = (task.at_once or self._workers) - running
-            last = self._last_start[task.name]
-            if free > 0 and now >= last + task.period and self._clerk.wants(task, last):
+            if free > 0 and now >= self._last_start[task.name] + task.period and self._clerk.wants(task):
                 # Twice as many as run already: the queue shows soon whether they were too many.
                 for _ in range(min(free, max(1, running)) if task.queue else 1):
                     self._start(task, now)
@@ -198,7 +197,8 @@ class Scheduler:
         if child.why or child.code:
             log.warning("%s: %s (after %.1f s)", child.task.name, child.end(), took)
         else:
-            log.info("%s: done in %.1f s", child.task.name, took)
+            level = logging.INFO if child.task.queue else logging.DEBUG  # a chore that is done is no news
+            log.log(level, "%s: done in %.1f s", child.task.name, took)
             self._quiet_since.pop(child.task.name, None)
         self._clerk.settle(child)
 
@@ -209,7 +209,7 @@ class Scheduler:
 
     def _warn_of_silence(self, now: float) -> None:
         for task in self._outside:
-            if not task.queue or not self._clerk.wants(task, -inf):
+            if not task.queue or not self._clerk.wants(task):
                 self._quiet_since.pop(task.name, None)
             elif now - self._quiet_since.setdefault(task.name, now) >= self._alarm:
                 self._quiet_since[task.name] = now
@@ -238,13 +238,12 @@ class _Clerk(threading.Thread):
         self._inside = {task: 0.0 for task in tasks if task.inside}
         self._queued = [task for task in tasks if task.queue]
         self._dead: SimpleQueue[_Child] = SimpleQueue()
-        self._look: tuple[float, frozenset[str]] = -inf, frozenset()
+        self._waiting: frozenset[str] = frozenset()
         self._troubles: dict[str, str] = {}
 
-    def wants(self, task: Task, since: float) -> bool:
-        """Tell whether something waited for `task` at the last look, if that was begun later than `since`."""
-        began, waiting = self._look
-        return not task.queue or (began > since and task.name in waiting)
+    def wants(self, task: Task) -> bool:
+        """Tell whether something waited for `task` at the last look; a task without a queue is always wanted."""
+        return not task.queue or task.name in self._waiting
 
     def settle(self, child: _Child) -> None:
         """Have an outcome recorded for all that an ended command still had claimed."""
@@ -290,14 +289,10 @@ class _Clerk(threading.Thread):
             log.info("%s: %d", task.name, moved)
 
     def _look_at_queues(self) -> None:
-        began = time.monotonic()
         with self._server.store.reading():
             now = self._server.store.now()
-            self._look = (
-                began,
-                frozenset(
-                    task.name for task in self._queued if task.queue and task.queue.rows(now).order_by().exists()
-                ),
+            self._waiting = frozenset(
+                task.name for task in self._queued if task.queue and task.queue.rows(now).order_by().exists()
             )
 
     def _settle(self, child: _Child) -> None:
