@@ -279,3 +279,14 @@ def test_a_closed_pipe_and_a_quick_start(tmp_path: Path) -> None:
         "import sys, runners.pstamp; sys.exit(any(m in sys.modules for m in ('astropy', 'numpy', 'fitsio', 'peewee')))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_shells_complete_commands_and_words(tmp_path: Path) -> None:
+    program = f"{Path(sys.executable).parent}/pstamp"
+
+    def complete(words: str, count: int) -> list[str]:
+        environment = {"_PSTAMP_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(count), "PATH": ""}
+        return subprocess.run([program], env=environment, capture_output=True, text=True, check=False).stdout.split()
+
+    assert set(complete("pstamp re", 1)) == {"revert", "release", "results", "request"}
+    assert set(complete("pstamp why ", 2)) == {"request", "job", "dependent"}

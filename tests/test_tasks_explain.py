@@ -13,7 +13,7 @@ from pstamp_core.imagedb import ImageDB
 from pstamp_core.imagedb import tables as t
 from pstamp_core.machines import DependentState, JobState, RequestState
 from pstamp_core.settings import Settings
-from pstamp_core.store import Store, moment, pstampHistory, pstampJob, pstampProject
+from pstamp_core.store import Store, moment, pstampHistory, pstampProject
 from pstamp_core.tasks.explain import Explanation, JobCount, explain
 from pstamp_core.tasks.server import Server, verdict_on
 from pstamp_core.testing import NOW
@@ -145,25 +145,30 @@ def test_a_request_with_jobs_in_all_conditions(server: Server, rows: Rows, clock
     late = rows.job(request, lease_owner="host.2", lease_until=NOW - 60 * SECOND, attempt=1)
     soon = rows.job(request, retry_at=NOW + 5 * SECOND)
     rows.job(request)
+    rows.job(request, dep_id=rows.dependent(DependentState.FULL, reason="was cleaned").dep_id)
     rows.job(request, JobState.STOP)
     rows.job(request, JobState.STOP, fault=28)
     found = explain(server, "request", request.req_id)
-    assert found.links[0].reason == "waits for 9 open jobs"
+    assert found.links[0].reason == "waits for 10 open jobs"
     assert found.counts == [
-        JobCount("run", 0, "", 7),
+        JobCount("run", 0, "", 8),
         JobCount("run", 2, "A disk, network or system call failed.", 2),
         JobCount("stop", 0, "", 1),
         JobCount("stop", 28, "The position is not on the image.", 1),
     ]
-    assert [chain.jobs for chain in found.blocked] == [3, 2, 1, 1, 1]
+    assert [chain.jobs for chain in found.blocked] == [3, 2, 2, 1, 1]
     assert (found.more, found.helps) == (1, "")
-    waits, fails, *singles = found.blocked
+    waits, fails, ready, *singles = found.blocked
     assert [link.what for link in waits.links] == ["job 1", "dependent 1 (warp 11 cell)", "component warp 11 cell"]
     assert waits.helps == f"the image database's own update processing makes it again; {STOP} {dep_id}"
     assert [link.reason for link in fails.links] == [
         "fault 2 after 1 try: A disk, network or system call failed. (no disk)"
     ]
     assert fails.helps == "mend the cause; to try again at once: pstamp revert job 4"
+    assert ([link.reason for link in ready.links], ready.helps) == (
+        ["ready: a worker takes it in its turn"],
+        "pstamp run",
+    )
     expected = {
         held.job_id: ("host.1 works on it, until 2027-01-15 08:01:00 or longer", "nothing: wait for it"),
         late.job_id: (
@@ -175,12 +180,7 @@ def test_a_request_with_jobs_in_all_conditions(server: Server, rows: Rows, clock
     for number, (reason, helps) in expected.items():
         one = explain(server, "job", number)
         assert (one.links[1].reason, one.helps) == (reason, helps)
-        assert any(chain.links[0].what == f"job {number}" and chain.helps == helps for chain in singles)
-    last = pstampJob.select().where(pstampJob.retry_at == 0, pstampJob.state == JobState.RUN).order_by(
-        pstampJob.job_id.desc()
-    ).first()  # fmt: skip
-    one = explain(server, "job", last.job_id)
-    assert (one.links[1].reason, one.helps) == ("ready: a worker takes it in its turn", "pstamp run")
+    assert [chain.links[0].what for chain in singles] == [f"job {job.job_id}" for job in (held, late)]
 
 
 # -- a job, a dependent, and the component

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
-from peewee import JOIN, fn
+from peewee import JOIN, Case, fn
 
 from pstamp_core.faults import PstampError, fault_sentence
 from pstamp_core.imagedb import Component
@@ -227,9 +227,11 @@ class _Why:
 
     def _blocked(self, request: pstampRequest) -> Iterator[Chain]:
         """Yield the chain of the first job for each reason why open jobs wait."""
+        waits = pstampDependent.state != DependentState.FULL
+        of_dependent = (pstampDependent.state, pstampDependent.fault, pstampDependent.reason)
         alike = (
-            pstampJob.fault, pstampJob.lease_owner, pstampJob.retry_at > self.now, pstampDependent.state,
-            pstampDependent.fault, pstampDependent.reason,
+            pstampJob.fault, pstampJob.lease_owner, pstampJob.retry_at > self.now,
+            *(Case(None, [(waits, column)]) for column in of_dependent),
         )  # fmt: skip
         number: Any = fn.COUNT(pstampJob.job_id)
         groups: Any = (
