@@ -15,6 +15,7 @@ from typing import Any
 from warnings import catch_warnings
 
 from pstamp_core.faults import UserError
+from pstamp_core.formats.checks import IMG_TYPES, JOB_TYPES, REQ_TYPES
 from pstamp_core.formats.request import (
     MAX_INTEGER,
     CoordMask,
@@ -26,6 +27,17 @@ from pstamp_core.formats.request import (
     row_fault,
 )
 from pstamp_core.formats.tables import MAX_ROWS, ascii_of, is_null, number_of, number_text, shown
+
+OPTION_FLAGS = {
+    "image": Option.SELECT_IMAGE, "mask": Option.SELECT_MASK, "variance": Option.SELECT_VARIANCE,
+    "jpeg": Option.SELECT_JPEG, "cmf": Option.SELECT_CMF, "psf": Option.SELECT_PSF, "backmdl": Option.SELECT_BACKMDL,
+    "exptime": Option.SELECT_EXP, "expnum": Option.SELECT_NUM, "exptimejpeg": Option.SELECT_EXPJPEG,
+    "expnumjpeg": Option.SELECT_NUMJPEG, "uncompressed": Option.SELECT_UNCOMPRESSED,
+    "unconvolved": Option.SELECT_UNCONV, "use_imfile_id": Option.USE_IMFILE_ID, "inverse": Option.SELECT_INVERSE,
+    "restorebackground": Option.RESTORE_BACKGROUND, "allroi": Option.MULTI_OVERLAP_IMAGE,
+    "do_not_wait": Option.NO_WAIT_FOR_UPDATE,
+}  # fmt: skip
+"""The bit that each flag of `psmkreq` sets."""
 
 _MIN_VALUES = 6  # ROWNUM ... COORD_MASK
 _MAX_COMMENT = 63
@@ -210,6 +222,7 @@ def make_request(
     dec: str | float | None = None,
     x: float | None = None,
     y: float | None = None,
+    pixcenter: bool = False,
     whole_file: bool = False,
     arcseconds: bool = False,
     convolved: bool = False,
@@ -229,6 +242,8 @@ def make_request(
         Centre in degrees, or as text ``h:m:s`` and ``d:m:s``.
     x, y : float, optional
         Centre in pixels instead.
+    pixcenter : bool
+        Insist on that.
     whole_file : bool
         The whole image: size 0, and a pixel centre of 0, 0 if there is no `ra` and `dec`.
     arcseconds : bool
@@ -265,7 +280,14 @@ def make_request(
         raise UserError(f"JOB_TYPE is 'get_image' with {row['req_type']}; expected byid or byexp")
     if row["req_type"] in _NEEDS_ID and not row.get("id"):
         raise UserError(f"ID is not given; expected one, as {row['req_type']} needs it")
+    if row["req_type"] == "byid" and not re.fullmatch(r"[0-9]+", str(row["id"])):
+        raise UserError(f"ID is {shown(row['id'])}; expected digits only, as byid needs them")
+    for name, known in (("job_type", JOB_TYPES), ("req_type", REQ_TYPES), ("img_type", IMG_TYPES)):
+        if row[name] not in known:
+            raise UserError(f"{name.upper()} is {shown(row[name])}; expected one of {', '.join(known)}")
     whole_file = whole_file or row["job_type"] == "get_image"
+    if pixcenter and not whole_file and (x is None or y is None):
+        raise UserError("the centre is not clear; expected x and y, as it is in pixels")
     if whole_file:
         row |= {"width": 0, "height": 0}
     row |= _center(ra, dec, x, y, in_targets=bool(targets), needed=not whole_file)
