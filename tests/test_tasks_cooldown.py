@@ -23,6 +23,7 @@ from pstamp_core.store import (
     pstampRequest,
     requests_to_parse,
 )
+from pstamp_core.tasks import parse as tasks_parse
 from pstamp_core.tasks.dependents import close
 from pstamp_core.tasks.operate import accept
 from pstamp_core.tasks.parse import Plan, PlannedJob, store_plan
@@ -37,11 +38,12 @@ def server(store: Store, tmp_path: Path) -> Server:
     return Server(Settings(tmp_path), store)
 
 
-def parse(server: Server, component: str = "sky.1", *, preview: bool = False, **other: Any) -> Any:
-    """A request with one job, which waits for a component; gives the dependent."""
-    need = {"stage": "warp", "stage_id": 1, "component": component, "imagedb": "g", "reason": "cleaned", **other}
+def parse(server: Server, *components: str, preview: bool = False, **other: Any) -> Any:
+    """A request with a job for each component, which waits for it; gives the last dependent."""
+    need = {"stage": "warp", "stage_id": 1, "imagedb": "g", "reason": "cleaned"}
     state = JobState.PARSED if preview else JobState.RUN
-    plan = Plan(preview=preview, jobs=[PlannedJob({"image": component, "state": state}, need)])
+    needs = [{**need, "component": each, **other} for each in components or ("sky.1",)]
+    plan = Plan(preview=preview, jobs=[PlannedJob({"image": "x", "state": state}, need) for need in needs])
     at = moment(server.store.now())
 
     def work() -> None:
@@ -162,3 +164,29 @@ def test_parsing_starts_without_the_jobs_that_a_request_has(server: Server, rows
         (request.req_id, "b.fits"), (other.req_id, "a.fits"),
     ]  # fmt: skip
     assert [file.job_id for file in pstampFile.select()] == [kept.job_id]
+
+
+def test_a_component_that_was_gone_after_it_was_given_up_does_not_wait(server: Server) -> None:
+    give_up_one(server, "dependent", parse(server).dep_id, "otto")
+    second = parse(server)
+    give_up_one(server, "dependent", parse(server, "sky.2").dep_id, "otto")  # another one since
+    server.store.work(lambda: pstampDependent.update(retry_at=0).execute())
+    claimed = claim(server, pstampDependent.get_by_id(second.dep_id))
+    server.store.work(lambda: close(claimed, server.args(fault=26), "purged"))
+    assert parse(server).retry_at == 0
+
+
+def test_many_components_are_asked_for_at_once(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One look for those given up, however many a request needs."""
+    give_up_one(server, "dependent", parse(server, "7").dep_id, "otto")
+    looks: list[int] = []
+    look = tasks_parse.given_up_lately
+
+    def count(*args: Any) -> Any:
+        looks.append(1)
+        return look(*args)
+
+    monkeypatch.setattr(tasks_parse, "given_up_lately", count)
+    parse(server, *map(str, range(20)))
+    assert looks == [1]
+    assert [row.component for row in pstampDependent.select().where(pstampDependent.retry_at > 0)] == ["7"]

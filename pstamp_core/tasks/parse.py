@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,7 +34,6 @@ from pstamp_core.formats import (
 from pstamp_core.formats.tables import MAX_BYTES
 from pstamp_core.imagedb import Image, Selection
 from pstamp_core.machines import DependentState, Event, JobState
-from pstamp_core.machines.machine import MICROSECONDS
 from pstamp_core.store import (
     fire,
     locked_dependents,
@@ -51,6 +51,7 @@ from pstamp_core.store import (
     requests_to_parse,
 )
 from pstamp_core.tasks import logs
+from pstamp_core.tasks.dependents import component_key, cool_down, given_up_lately
 from pstamp_core.tasks.server import Progress, Server, image_files, known_label, verdict_on
 
 NAME_LENGTH = 64
@@ -437,20 +438,23 @@ def store_plan(server: Server, request: pstampRequest, plan: Plan) -> pstampRequ
         columns["label"] = known_label(columns["label"])
     (parsed,) = fire([request], Event.PREVIEW if plan.preview else Event.PARSE, args, **columns)
     held = DependentState.HOLD if plan.preview else DependentState.NEW
-    needs = {_component_key(job.need): job.need for job in plan.jobs if job.need}
+    needs = {component_key(job.need): job.need for job in plan.jobs if job.need}
+    lately = given_up_lately(server, args.now) if needs else {}
     # In order, so that two parsers do not wait for each other.
-    numbers = {key: _dependent(server, request, key, needs[key], held, args.now) for key in sorted(needs)}
-    jobs = [{**job.columns, "dep_id": numbers[_component_key(job.need)] if job.need else 0} for job in plan.jobs]
+    numbers = {key: _dependent(server, request, key, needs[key], held, args.now, lately) for key in sorted(needs)}
+    jobs = [{**job.columns, "dep_id": numbers[component_key(job.need)] if job.need else 0} for job in plan.jobs]
     make_jobs(request, jobs, now=args.now, who=args.who)
     return parsed
 
 
-def _component_key(need: dict[str, Any]) -> str:
-    return "|".join(str(need[name]) for name in ("imagedb", "stage", "stage_id", "component"))
-
-
 def _dependent(
-    server: Server, request: pstampRequest, key: str, need: dict[str, Any], state: DependentState, now: int
+    server: Server,
+    request: pstampRequest,
+    key: str,
+    need: dict[str, Any],
+    state: DependentState,
+    now: int,
+    lately: Mapping[str, pstampDependent],
 ) -> int:
     """Return the number of the open dependent of a component, made if there is none; all who need it share it."""
     for dependent in locked_dependents(pstampDependent.open_key == key):
@@ -461,27 +465,8 @@ def _dependent(
         made = make(
             pstampDependent, now=now, who=server.worker, state=state, open_key=key,
             outdir=str(logs.dependent_logs(server)), rlabel=f"ps_ud_{request.label}",
-            **need | cool_down(server, need, now),
+            **need | cool_down(server, need, now, lately),
         )  # fmt: skip
     except IntegrityError:
         raise Stale(f"dependent {key}: made by somebody else meanwhile") from None
     return int(made.dep_id)
-
-
-def cool_down(server: Server, need: dict[str, Any], now: int) -> dict[str, Any]:
-    """Return what a component's new dependent waits for when the last one was given up a short while ago.
-
-    One that was found gone (26) was no failure of ours; that it is needed again means that its pixels may be had now.
-    """
-    same = (getattr(pstampDependent, name) == need[name] for name in ("stage_id", "component", "stage", "imagedb"))
-    last = pstampDependent.select().where(*same).order_by(pstampDependent.dep_id.desc()).first()
-    if last is None or last.state is not DependentState.STOP or last.fault == Fault.PSTAMP_GONE:
-        return {}
-    until = last.changed_at + int(server.settings.cooldown_seconds * MICROSECONDS)
-    if until <= now:
-        return {}
-    reason = (
-        f"{need['reason']}; dependent {last.dep_id} for it was given up at {moment(last.changed_at):%H:%M:%S} UTC, so "
-        f"that it is tried again after {moment(until):%Y-%m-%d %H:%M:%S} UTC"
-    )
-    return {"retry_at": until, "reason": reason}

@@ -11,7 +11,7 @@ from peewee import IntegrityError, fn
 from pstamp_core.faults import FIRST_FINAL, IllegalTransition, PstampError, Stale, fault_sentence, is_final
 from pstamp_core.machines import Args, DependentState, Event, JobState, RequestState
 from pstamp_core.store import fire, locked_dependents, make, pstampDependent, pstampJob, pstampRequest
-from pstamp_core.tasks.dependents import stop_waiting_jobs
+from pstamp_core.tasks.dependents import cool_down, stop_waiting_jobs
 from pstamp_core.tasks.server import Server
 from pstamp_core.tasks.tool.filters import Compare, Filter, conditions, values_of
 from pstamp_core.tasks.tool.steps import (
@@ -60,8 +60,6 @@ def getdependent(
     PstampError
         Fault 3: a text is too long or empty. Any other fault is that of the dependent.
     """
-    from pstamp_core.tasks.parse import cool_down  # takes long to import
-
     texts = {"stage": stage, "component": component, "imagedb": imagedb, "outdir": outdir, "rlabel": rlabel}
     values = values_of(texts, {name: pstampDependent._meta.fields[name] for name in texts})
     key = f"{imagedb}|{stage}|{stage_id}|{component}"
