@@ -129,7 +129,7 @@ job               fault      1         1
 does not move                              for       next try             why
 2 job(s) of request 2                      2 d 2 h   2027-01-15 08:00:05  dependent 1: warp 11 cell: cleaned, must be made again
 request 3 (look)                           30 h 0 min                       a preview: accept it with: pstamp accept 3
-0 jobs of 1 requests                       2 h 0 min                        label OFF is inactive: it hands out no work
+0 job(s) of 1 request(s)                   2 h 0 min                        label OFF is inactive: it hands out no work
 3 jobs, the first is 3, of request 2       1 min     2027-01-15 08:00:10  fault 2 after 1 try: A disk, network or system call failed. (no disk)
 request 5 (broken)                         1 min                          fault 2 after 3 tries: A disk, network or system call failed.
 job 7                                      1 min                          host.2 works on it, overdue since 2027-01-15 07:59:00
@@ -256,6 +256,32 @@ def test_the_queues_are_those_that_workers_claim_from(server: Server, rows: Rows
         total = queue.now + queue.later + queue.leased + queue.faulted + queue.held
         assert total == table.select().where(table.state.in_(states)).count()
         assert min(queue.later, queue.leased, queue.faulted, queue.held) > 0
+
+
+@pytest.mark.parametrize("engine", ["sqlite"])
+def test_what_is_finished_is_not_looked_at(
+    server: Server, rows: Rows, night: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Jobs and history are found by an index, never by a walk over the table."""
+    asked: list[tuple[str, Any]] = []
+    execute = server.store.db.execute_sql
+
+    def note(sql: str, params: Any = None, *args: Any) -> Any:
+        asked.append((sql, params))
+        return execute(sql, params, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(server.store.db, "execute_sql", note)
+        report.status(server)
+    large = [(sql, params) for sql, params in asked if "pstampJob" in sql or "pstampHistory" in sql]
+    assert len(large) > 8
+    for sql, params in large:
+        names = dict(re.findall(r'"(pstamp\w+)" AS "(t\d)"', sql))
+        plan = [line[3] for line in execute(f"EXPLAIN QUERY PLAN {sql}", params).fetchall()]
+        for table in ("pstampJob", "pstampHistory"):
+            walks = [line for line in plan if line.split()[:2] == ["SCAN", names.get(table)]]
+            ends = "MIN(" in sql or "MAX(" in sql or "ORDER BY" in sql  # one row, from an end of the index
+            assert not walks or (ends and "LIMIT" in sql), (sql, plan)
 
 
 def test_watching(command: Command, night: None, monkeypatch: pytest.MonkeyPatch) -> None:

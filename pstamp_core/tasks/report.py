@@ -338,8 +338,9 @@ def _moves(now: int) -> tuple[list[Move], float]:
         else:
             beyond = middle
     hours = max(now - time_of(start), MICROSECONDS) / HOUR if oldest < start == first else 1.0
-    counted: Any = h.select(h.machine, h.event, fn.COUNT(h.hist_id)).where((h.hist_id >= first) & (h.at >= now - HOUR))
-    found = {(machine, event): count for machine, event, count in counted.group_by(h.machine, h.event).tuples()}
+    # Counted here, since for a GROUP BY SQLite walks over an index of the whole table.
+    lines: Any = h.select(h.machine, h.event).where((h.hist_id >= first) & (h.at >= now - HOUR)).tuples()
+    found = Counter(lines.iterator())
     order = [(machine.name, event.value) for machine in MACHINES.values() for event in Event if event not in _QUIET]
     return [Move(*key, found[key], found[key] / hours) for key in order if key in found], hours
 
@@ -465,7 +466,7 @@ def _waiting_labels(labels: dict[str | None, LabelLoad], requests: Sequence[psta
     for label, load in labels.items():
         if not load.active and load.requests:
             since = min(request.changed_at for request in requests if request.label == label)
-            what = f"{load.jobs} jobs of {load.requests} requests"
+            what = f"{load.jobs} job(s) of {load.requests} request(s)"
             yield Waiting(what, f"label {label} is inactive: it hands out no work", moment(since))
 
 
