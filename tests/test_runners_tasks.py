@@ -462,12 +462,6 @@ def test_what_pantasks_passes_on_is_taken_from_the_row(world: World, command: Co
     assert not Path("/tmp/other").exists()  # noqa: S108 (must not be there)
 
 
-def test_verbose_tells_what_is_going_on(world: World, command: Command) -> None:
-    code, out, err = command("pstamp_parser_run", "--req_id", 1, "--verbose")
-    del code, out, err  # pytest has the handler, see the next test
-    assert logging.getLogger("pstamp").level == logging.INFO
-
-
 def test_as_a_process_of_its_own(world: World, command: Command) -> None:
     """Entry points, log lines on standard error, and one line for what goes wrong."""
     del command  # it sets the environment
