@@ -1177,6 +1177,9 @@ def test_a_dependent_that_was_given_up_is_not_reverted(server: Server) -> None:
         f"dependent {dependent.dep_id}: revert refused, not possible in state stop (legal ways on: none, it has ended)"
     )
     refused(5, message, changes.revertdependent, server, fault=25, job_id=job.job_id)
+    refused(5, message, changes.revertdependent, server, fault=25)
+    pstampJob.update(dep_id=0).execute()  # it is so whoever waited for it
+    refused(5, message, changes.revertdependent, server, fault=25, dep_id=dependent.dep_id)
 
 
 def test_revertdependent_wants_to_know_which(server: Server) -> None:
