@@ -1,6 +1,8 @@
 """The simulated sky: stars, galaxies, one variable and one moving source, and how they look through an atmosphere.
 
-Every profile is a sum of Gaussians, so that a galaxy seen through the atmosphere is exact and cheap: widths add.
+Every profile is a sum of Gaussians, so that a galaxy seen through the atmosphere is exact and cheap: widths add. The
+atmosphere is a Gaussian, and the wings are the telescope's, the same in every exposure: so one image is brought to the
+seeing of another by a Gaussian, too.
 Shapes are on the sky, in arcsec and in the frame (east, north); an image's WCS turns them into pixels.
 """
 
@@ -30,7 +32,7 @@ ZERO = 25.0
 SKY = {"g.00000": 22.0, "r.00000": 20.9}
 """Brightness of the night sky, magnitudes per square arcsec."""
 
-_PSF = ((0.80, 1.0), (0.16, 1.9), (0.04, 4.5))  # share of the light, width in units of the core's: a Moffat-like star
+_PSF = ((0.80, 0.0), (0.16, 0.76), (0.04, 2.06))  # share of the light, width in arcsec without an atmosphere
 _DISK = ((0.18, 0.35), (0.40, 0.75), (0.32, 1.25), (0.10, 1.9))  # the same for a galaxy, in units of its scale length
 _UNIT = np.eye(2)
 _FAR = 100  # pixels outside an image, from where light still reaches it
@@ -127,30 +129,40 @@ def variable_change(days: float) -> float:
     return 0.7 * float(np.sin(0.9 * days + 0.8))
 
 
-@cache
-def _core(fwhm: float) -> float:
-    """Return the width (Gaussian sigma) of the core of a PSF of this full width at half maximum."""
+def fwhm_of(seeing: float) -> float:
+    """Return the full width at half maximum of a star through an atmosphere of this width (Gaussian sigma), arcsec."""
     radius = np.linspace(0, 3, 3001)
-    profile = _profile(radius)
-    return fwhm / (2 * float(np.interp(0.5, profile[::-1] / profile[0], radius[::-1])))
+    profile = _profile(radius, seeing)
+    return 2 * float(np.interp(0.5, profile[::-1] / profile[0], radius[::-1]))
 
 
-def _profile(radius: Array) -> Array:
-    """Return the light per unit area of a PSF whose core has the width 1."""
-    terms = [share / (2 * np.pi * width**2) * np.exp(-0.5 * (radius / width) ** 2) for share, width in _PSF]
+@cache
+def seeing_of(fwhm: float) -> float:
+    """Return the width of the atmosphere (Gaussian sigma, arcsec) through which a star has this FWHM."""
+    widths = np.linspace(0.1, 1.0, 181)
+    return float(np.interp(fwhm, [fwhm_of(float(width)) for width in widths], widths))
+
+
+def _profile(radius: Array | float, seeing: float) -> Array:
+    """Return the share of a star's light per square arcsec at `radius` from its middle, arcsec."""
+    square = np.asarray(radius) ** 2
+    terms = [
+        share / (2 * np.pi * (seeing**2 + width**2)) * np.exp(-0.5 * square / (seeing**2 + width**2))
+        for share, width in _PSF
+    ]
     return np.asarray(np.sum(terms, axis=0))
 
 
 def psf_profile(radius: Array | float, fwhm: float) -> Array:
-    """Return the share of a star's light per unit area at `radius` from its middle, for a PSF of this FWHM."""
-    return _profile(np.asarray(radius) / _core(fwhm)) / _core(fwhm) ** 2
+    """Return the share of a star's light per square arcsec at `radius` (arcsec) from its middle, for a FWHM."""
+    return _profile(radius, seeing_of(fwhm))
 
 
 def noise_area(fwhm: float) -> float:
-    """Return the area over which the noise counts when a star is fitted: 1 / integral of PSF squared."""
-    core = _core(fwhm)
+    """Return the square arcsec over which the noise counts when a star is fitted: 1 / integral of PSF squared."""
+    seeing = seeing_of(fwhm)
     overlap = sum(
-        one * two / (2 * np.pi * core**2 * (wide1**2 + wide2**2)) for one, wide1 in _PSF for two, wide2 in _PSF
+        one * two / (2 * np.pi * (2 * seeing**2 + wide1**2 + wide2**2)) for one, wide1 in _PSF for two, wide2 in _PSF
     )
     return float(1 / overlap)
 
@@ -201,12 +213,12 @@ def draw(
     image = np.zeros(shape, np.float32)
     shown = np.flatnonzero(flux)
     x, y, matrix = jacobian(wcs, place[0][shown], place[1][shown])
-    core = _core(fwhm)
+    seeing = seeing_of(fwhm)
     near = (x > -_FAR) & (x < shape[1] + _FAR) & (y > -_FAR) & (y < shape[0] + _FAR)
     for source, x0, y0, turn in zip(shown[near].tolist(), x[near], y[near], matrix[near], strict=True):
         for share, cov in _intrinsic(sky, source):
             for part, width in _PSF:
-                pixels = turn @ (cov + _UNIT * (width * core) ** 2) @ turn.T
+                pixels = turn @ (cov + _UNIT * (seeing**2 + width**2)) @ turn.T
                 _add_gaussian(image, x0, y0, flux[source] * share * part, pixels)
     return image
 

@@ -14,18 +14,30 @@ from typing import TYPE_CHECKING
 
 from peewee import chunked
 
-from pstamp_core.database import connect, must_exist, session, unit_of_work
+from pstamp_core.database import unit_of_work
 from pstamp_core.faults import FinalError, RetryableError, UserError
 from pstamp_core.files import sweep, write_text, written
 from pstamp_core.imagedb import tables as t
 from pstamp_core.imagedb.database import ImageDB, OnSky
+from simtest.components import (
+    DATABASE,
+    PARAMETERS,
+    STAGES,
+    cleaned,
+    delete_pixels,
+    in_database,
+    plan_of,
+    set_full,
+    states,
+)
+from simtest.process import process
 
 if TYPE_CHECKING:
-    from simtest.images import Exposure, Field, Planes
+    from simtest.images import Exposure, Field
+    from simtest.pipeline import Planes
     from simtest.rows import Drawn, Key
+    from simtest.sky import Array
 
-DATABASE = "simtest.db"
-_PARAMETERS = "simtest.json"
 Progress = Callable[[str, int, int], None]
 
 
@@ -59,6 +71,12 @@ class Survey:
         The warp run that is ``error_cleaned``.
     purged_diff : int
         The diff run that is ``purged``: gone for good.
+    warp_diff : int
+        The diff run whose template is another exposure's warp, not a stack.
+    streaked : int
+        The chip run with the satellite's streak.
+    never_destreaked : int
+        The chip run that was never destreaked.
     """
 
     folder: Path
@@ -83,10 +101,19 @@ class Survey:
     cleaned_chip: int
     lost_warp: int
     purged_diff: int
+    warp_diff: int
+    streaked: int
+    never_destreaked: int
 
 
 def simulate(
-    folder: Path, *, seed: int = 1, exposures: int = 6, size: int = 400, progress: Progress | None = None
+    folder: Path,
+    *,
+    seed: int = 1,
+    exposures: int = 6,
+    size: int = 400,
+    magic: bool = False,
+    progress: Progress | None = None,
 ) -> Survey:
     """Make a survey in `folder`.
 
@@ -100,6 +127,9 @@ def simulate(
         5 to 99.
     size : int, optional
         Columns of a chip, 80 to 2000; everything else scales with it, disk space with its square.
+    magic : bool, optional
+        Take the satellite's streak from the chips before anything is made from them, and say of all exposures but one
+        that they were destreaked.
     progress : callable, optional
         Called with the stage, how many of its images are made, and how many there will be.
 
@@ -121,15 +151,17 @@ def simulate(
         raise UserError(f"folder {folder} holds a simulated survey already; remove it, or name another folder")
     from simtest.images import Field
 
-    plan = Field(seed, exposures, size)
+    plan = Field(seed, exposures, size, magic)
     told = progress or (lambda _stage, _done, _total: None)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         sweep(folder)
-        drawn = _write_chips(folder, plan, told) | _write_skycells(folder, plan, told)
-        write_text(folder / _PARAMETERS, json.dumps(asdict(plan)) + "\n")
+        _make_detrends(folder, plan)
+        made = _make_chips(folder, plan, told) | _make_skycells(folder, plan, told)
+        _clean_some(folder, plan)
+        write_text(folder / PARAMETERS, json.dumps(asdict(plan)) + "\n")
         with written(folder / DATABASE) as private:
-            _store(private, folder, plan, drawn)
+            _store(private, folder, plan, made)
     except OSError as error:
         raise RetryableError(f"simulated survey {folder}: {error}") from error
     return survey_of(folder)
@@ -144,10 +176,10 @@ def survey_of(folder: Path) -> Survey:
         Fault 2: there is none.
     """
     from simtest import rows
-    from simtest.images import CHIPS, SKYCELLS, TESS_ID
+    from simtest.images import CHIPS, SKYCELLS, STREAKED, TESS_ID
     from simtest.sky import CENTRE, FILTERS, GALAXY, SATURATED, VARIABLE, make_sky, moving_place
 
-    plan = _plan(folder)
+    plan = plan_of(folder)
     sky, exposures = make_sky(plan.seed, plan.size), plan.all_exposures()
 
     def place(source: int) -> tuple[float, float]:
@@ -179,11 +211,14 @@ def survey_of(folder: Path) -> Survey:
         cleaned_chip=rows.run_id("chip", rows.CLEANED_CHIP),
         lost_warp=rows.run_id("warp", rows.LOST_WARP),
         purged_diff=rows.run_id("diff", rows.PURGED_DIFF),
+        warp_diff=rows.WARP_WARP_ID,
+        streaked=rows.run_id("chip", STREAKED),
+        never_destreaked=rows.run_id("chip", rows.NEVER_DESTREAKED),
     )
 
 
 def restore(folder: Path, stage: str, stage_id: int, component: str) -> None:
-    """Make the pixels of a cleaned chip or warp again and set it ``full``, as update processing would.
+    """Make the pixels of a cleaned chip, warp or difference again and set it ``full``, as update processing would.
 
     The run becomes ``full`` with its last component, and is ``update`` until then.
 
@@ -192,9 +227,9 @@ def restore(folder: Path, stage: str, stage_id: int, component: str) -> None:
     folder : Path
         Of the survey.
     stage : str
-        ``chip`` or ``warp``.
+        ``chip``, ``warp`` or ``diff``.
     stage_id : int
-        ``chip_id`` or ``warp_id``.
+        ``chip_id``, ``warp_id`` or ``diff_id``.
     component : str
         Class or skycell.
 
@@ -203,175 +238,162 @@ def restore(folder: Path, stage: str, stage_id: int, component: str) -> None:
     FinalError
         Fault 25: there is no such component, or its state is neither ``cleaned`` nor ``update``.
     RetryableError
-        Fault 2: no survey, or a file or the database can't be written.
+        Fault 2: no survey, an input is not there, or a file or the database can't be written.
     """
-    from simtest.files import write_pixels
-    from simtest.images import draw_chip, draw_warp
-    from simtest.rows import exposure_of, path_base
-
     what = f"restore {stage} {stage_id} {component}"
-    if stage not in ("chip", "warp"):
-        raise FinalError(f"{what}: only a chip or a warp can be made again")
-    plan = _plan(folder)
-    address = str(folder / DATABASE)
-    must_exist(address)
-    run, part = (t.chipRun, t.chipProcessedImfile) if stage == "chip" else (t.warpRun, t.warpSkyfile)
-    draw, name = (draw_chip, "class_id") if stage == "chip" else (draw_warp, "skycell_id")
-    of_run, of_part = getattr(part, f"{stage}_id") == stage_id, getattr(part, name) == component
-    this_run = getattr(run, f"{stage}_id") == stage_id
-
-    def states() -> tuple[str, str]:
-        whole, piece = run.get_or_none(this_run), part.get_or_none(of_run, of_part)
-        if whole is None or piece is None:
-            raise FinalError(f"{what}: there is no such component")
-        return whole.state, piece.data_state
-
-    def set_full() -> None:
-        part.update(data_state="full", fault=0).where(of_run, of_part).execute()
-        left = part.select().where(of_run, part.data_state != "full").count()
-        run.update(state="update" if left else "full").where(this_run).execute()
-
-    db = connect(address)
-    try:
-        found = unit_of_work(db, t.TABLES, states)
-        if not set(found) <= {"cleaned", "update"}:
-            raise FinalError(f"{what}: its run is {found[0]} and it is {found[1]}; expected cleaned or update")
-        exposure = plan.exposure(exposure_of(stage, stage_id))
-        write_pixels(folder / path_base(stage, exposure, component), stage, draw(plan, exposure, component))
-        unit_of_work(db, t.TABLES, set_full)
-    except OSError as error:
-        raise RetryableError(f"{what}: {error}") from error
-    finally:
-        db.close()
+    if stage not in STAGES:
+        raise FinalError(f"{what}: only a chip, a warp or a difference can be made again")
+    plan_of(folder)
+    found = in_database(folder, lambda: states(stage, stage_id, component))
+    if found is None:
+        raise FinalError(f"{what}: there is no such component")
+    if not set(found) <= {"cleaned", "update"}:
+        raise FinalError(f"{what}: its run is {found[0]} and it is {found[1]}; expected cleaned or update")
+    process(folder, stage, stage_id, component)
+    in_database(folder, lambda: set_full(stage, stage_id, component))
 
 
 def restore_all(folder: Path) -> int:
-    """Make the pixels of all cleaned chips and warps again; return how many images that were.
+    """Make the pixels of all cleaned components again; return how many images that were.
 
     Raises
     ------
     RetryableError
         As `restore`.
     """
-    address = str(folder / DATABASE)
-    must_exist(address)
-    chips, warps, gone = t.chipProcessedImfile, t.warpSkyfile, ("cleaned", "update")
-    with session(connect(address), t.TABLES):
-        components = [
-            *(("chip", row.chip_id, row.class_id) for row in chips.select().where(chips.data_state.in_(gone))),
-            *(("warp", row.warp_id, row.skycell_id) for row in warps.select().where(warps.data_state.in_(gone))),
-        ]
-    for component in components:
+    found = in_database(folder, cleaned)
+    for component in found:
         restore(folder, *component)
-    return len(components)
+    return len(found)
 
 
-def _plan(folder: Path) -> Field:
-    from simtest.images import Field
+def _make_detrends(folder: Path, plan: Field) -> None:
+    from astropy.io.fits import Header
 
-    try:
-        return Field(**json.loads((folder / _PARAMETERS).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        raise RetryableError(f"folder {folder} holds no simulated survey: {error}") from error
+    from simtest import images
+    from simtest.files import write_image
+    from simtest.making import detrend
+
+    for class_id in images.CHIPS:
+        header = Header({"CHIPID": class_id})
+        for kind, content in (
+            ("bias", images.bias_of(plan, class_id)),
+            ("flat", images.flat_of(plan, class_id)),
+            ("mask", images.dead_of(plan, class_id)),
+        ):
+            write_image(detrend(folder, class_id, kind), content, header)
 
 
-def _write_chips(folder: Path, plan: Field, told: Progress) -> dict[Key, Drawn]:
-    """Write raw and processed chips and the camera stage's catalogues; return what was drawn."""
-    from simtest.files import write_image, write_pixels, write_tables
-    from simtest.images import CHIPS, draw_chip, draw_psf, exposure_header, find_sources
-    from simtest.rows import path_base, run_id, state
+def _make_chips(folder: Path, plan: Field, told: Progress) -> dict[Key, Drawn]:
+    """Draw raw images; make chips and the camera stage's catalogues; return what was made."""
+    from simtest.catalogue import draw_psf, find_sources
+    from simtest.files import write_image, write_tables
+    from simtest.images import CHIPS, chip_header, draw_raw, exposure_header, truth
+    from simtest.making import destreak, make_chip
+    from simtest.rows import NEVER_DESTREAKED, path_base, run_id
     from simtest.sky import PIXEL
 
-    drawn: dict[Key, Drawn] = {}
+    made: dict[Key, Drawn] = {}
     for exposure in plan.all_exposures():
         catalogues = {}
         for class_id in CHIPS:
-            planes = draw_chip(plan, exposure, class_id)
-            write_image(folder / f"{path_base('raw', exposure, class_id)}.fits", planes.extra["raw"], planes.header)
-            base = path_base("chip", exposure, class_id)
-            if state("chip", exposure.index) == "full":
-                write_pixels(folder / base, "chip", planes)
-            catalogues[f"{class_id}.psf"] = find_sources(plan, exposure, planes, base)
-            write_tables(folder / f"{base}.cmf", planes.header, {f"{class_id}.psf": catalogues[f"{class_id}.psf"]})
-            write_image(folder / f"{base}.psf", draw_psf(planes.fwhm / PIXEL))
-            write_image(folder / f"{base}.mdl.fits", planes.extra["mdl"])
+            raw, name = folder / f"{path_base('raw', exposure, class_id)}.fits", path_base("chip", exposure, class_id)
+            write_image(raw, draw_raw(plan, exposure, class_id), chip_header(plan, exposure, class_id))
+            planes, model = make_chip(folder, plan, exposure, class_id, raw, folder / name)
+            if plan.magic and exposure.index != NEVER_DESTREAKED:
+                destreak(plan, exposure, class_id, folder / name)
+            counts = truth(plan, exposure)[1]
+            table = find_sources(plan, exposure, planes, counts, name)
+            write_tables(folder / f"{name}.cmf", planes.header, {f"{class_id}.psf": table})
+            write_image(folder / f"{name}.psf", draw_psf(planes.fwhm, PIXEL))
+            write_image(folder / f"{name}.mdl.fits", model)
+            catalogues[f"{class_id}.psf"] = table
             for stage in ("raw", "chip"):
-                drawn[stage, run_id(stage, exposure.index), class_id] = _drawn(planes)
-            told("chip", len(drawn) // 2, plan.exposures * len(CHIPS))
+                made[stage, run_id(stage, exposure.index), class_id] = _drawn(planes)
+            told("chip", len(made) // 2, plan.exposures * len(CHIPS))
         header = exposure_header(exposure, exposure.name)
         write_tables(folder / f"{path_base('cam', exposure, '')}.smf", header, catalogues)
-    return drawn
+    return made
 
 
-def _write_skycells(folder: Path, plan: Field, told: Progress) -> dict[Key, Drawn]:
-    """Write warps, stacks and differences, skycell by skycell; return what was drawn."""
-    from simtest.images import SKYCELLS, convolve, draw_diff, draw_stack, draw_warp
-    from simtest.rows import run_id, stack_id
+def _make_skycells(folder: Path, plan: Field, told: Progress) -> dict[Key, Drawn]:
+    """Make warps, stacks and differences, skycell by skycell; return what was made."""
+    from simtest.catalogue import steady
+    from simtest.images import CHIPS, SKYCELLS, truth
+    from simtest.making import make_diff, make_stack, make_warp
+    from simtest.rows import differences, path_base, run_id, stack_id
     from simtest.sky import FILTERS
 
-    drawn: dict[Key, Drawn] = {}
-    exposures = plan.all_exposures()
-    done = {"warp": 0, "stack": 0, "diff": 0}
-    total = {stage: len(SKYCELLS) * (len(FILTERS) if stage == "stack" else plan.exposures) for stage in done}
+    made: dict[Key, Drawn] = {}
+    diffs = differences(plan)
+    total = {"warp": plan.exposures, "stack": len(FILTERS), "diff": len(diffs)}
+    done = dict.fromkeys(total, 0)
 
-    def finish(stage: str, number: int, cell: str, planes: Planes) -> None:
-        drawn[stage, number, cell] = _drawn(planes)
+    def finish(stage: str, number: int, cell: str, planes: Planes, chips: tuple[str, ...] = ()) -> None:
+        made[stage, number, cell] = _drawn(planes, chips)
         done[stage] += 1
-        told(stage, done[stage], total[stage])
+        told(stage, done[stage], total[stage] * len(SKYCELLS))
 
     for cell in SKYCELLS:
-        warps = {}
-        for exposure in exposures:
-            warps[exposure] = draw_warp(plan, exposure, cell)
-            _write_component(folder, plan, "warp", exposure, cell, warps[exposure])
-            finish("warp", run_id("warp", exposure.index), cell, warps[exposure])
+        warps, stacks = {}, {}
+        for exposure in plan.all_exposures():
+            name = path_base("warp", exposure, cell)
+            warps[exposure] = folder / name
+            chips = {class_id: folder / path_base("chip", exposure, class_id) for class_id in CHIPS}
+            warp, below = make_warp(plan, exposure, cell, chips, folder / name)
+            _write_small(folder, plan, exposure, name, warp, truth(plan, exposure)[1])
+            finish("warp", run_id("warp", exposure.index), cell, warp, below)
         for filter_ in FILTERS:
-            inputs = [exposure for exposure in exposures if exposure.filter == filter_]
-            stack = draw_stack(plan, inputs, [warps[exposure] for exposure in inputs], cell)
-            _write_stack(folder, plan, inputs[0], cell, stack, convolve(stack))
+            inputs = plan.through(filter_)
+            name = path_base("stack", inputs[0], cell)
+            stacks[filter_] = folder / name
+            stack, fwhm = make_stack(plan, filter_, cell, {one: warps[one] for one in inputs}, folder / name)
+            _write_small(folder, plan, inputs[0], name, stack, steady(plan, inputs), fwhm)
             finish("stack", stack_id(filter_, cell), cell, stack)
-            for exposure in inputs:
-                diff = draw_diff(plan, exposure, warps[exposure], stack)
-                _write_component(folder, plan, "diff", exposure, cell, diff)
-                finish("diff", run_id("diff", exposure.index), cell, diff)
-    return drawn
+        for diff in diffs:
+            one, other, name = diff.exposure, diff.template, path_base("diff", diff.exposure, cell, diff.diff_id)
+            template = warps[other] if other else stacks[one.filter]
+            planes = make_diff(plan, one, cell, warps[one], (other, template), folder / name)
+            counts = truth(plan, one)[1] - steady(plan, [other] if other else plan.through(one.filter))
+            _write_small(folder, plan, one, name, planes, counts)
+            finish("diff", diff.diff_id, cell, planes)
+    return made
 
 
-def _write_component(folder: Path, plan: Field, stage: str, exposure: Exposure, cell: str, planes: Planes) -> None:
-    """Write a warp or a difference, as far as its state leaves files: none of a purged one, small ones of a cleaned."""
-    from simtest.files import write_image, write_pixels, write_tables
-    from simtest.images import CELL_PIXEL, draw_psf, find_sources
-    from simtest.rows import path_base, state
+def _write_small(
+    folder: Path, plan: Field, exposure: Exposure, name: str, planes: Planes, counts: Array, target: float = 0.0
+) -> None:
+    """Write catalogue and PSF of what lies on a skycell; of a stack, the PSF of the convolved one, of FWHM `target`."""
+    from simtest.catalogue import draw_psf, find_sources
+    from simtest.files import write_image, write_tables
+    from simtest.images import CELL_PIXEL
 
-    base, now = path_base(stage, exposure, cell), state(stage, exposure.index)
-    if now == "full":
-        write_pixels(folder / base, stage, planes)
-    if now != "purged":
-        write_tables(folder / f"{base}.cmf", planes.header, {"SkyChip.psf": find_sources(plan, exposure, planes, base)})
-        write_image(folder / f"{base}.psf", draw_psf(planes.fwhm / CELL_PIXEL))
-
-
-def _write_stack(folder: Path, plan: Field, first: Exposure, cell: str, stack: Planes, convolved: Planes) -> None:
-    from simtest.files import write_image, write_pixels, write_tables
-    from simtest.images import CELL_PIXEL, draw_psf, find_sources
-    from simtest.rows import path_base
-
-    base = path_base("stack", first, cell)
-    write_pixels(folder / base, "stack", convolved)
-    write_pixels(folder / base, "unconv", stack)
-    for name in ("exp", "num"):
-        write_image(folder / f"{base}.unconv.{name}.fits", stack.extra[name], stack.header)
-    write_tables(folder / f"{base}.cmf", stack.header, {"SkyChip.psf": find_sources(plan, first, stack, base)})
-    write_image(folder / f"{base}.target.psf", draw_psf(convolved.fwhm / CELL_PIXEL))
+    table = find_sources(plan, exposure, planes, counts, name)
+    write_tables(folder / f"{name}.cmf", planes.header, {"SkyChip.psf": table})
+    write_image(folder / f"{name}{'.target' if target else ''}.psf", draw_psf(target or planes.fwhm, CELL_PIXEL))
 
 
-def _drawn(planes: Planes) -> Drawn:
+def _clean_some(folder: Path, plan: Field) -> None:
+    """Delete what their states leave no files of: the pixels, and all of what is purged."""
+    from simtest.images import CHIPS, SKYCELLS
+    from simtest.rows import SPECIAL, path_base
+
+    for (stage, index), state in SPECIAL.items():
+        for component in CHIPS if stage == "chip" else SKYCELLS:
+            base = path_base(stage, plan.exposure(index), component)
+            delete_pixels(folder, stage, base)
+            if state == "purged":
+                for suffix in (".cmf", ".psf"):
+                    (folder / f"{base}{suffix}").unlink()
+
+
+def _drawn(planes: Planes, chips: tuple[str, ...] = ()) -> Drawn:
     import numpy as np
 
     from simtest.rows import Drawn
 
     rows, columns = planes.image.shape
-    return Drawn(planes.header, (rows, columns), float(np.isfinite(planes.image).mean()), planes.chips)
+    return Drawn(planes.header, (rows, columns), float(np.isfinite(planes.image).mean()), chips)
 
 
 def _store(path: Path, folder: Path, plan: Field, drawn: Mapping[Key, Drawn]) -> None:
