@@ -338,9 +338,12 @@ def _moves(now: int) -> tuple[list[Move], float]:
         else:
             beyond = middle
     hours = max(now - time_of(start), MICROSECONDS) / HOUR if oldest < start == first else 1.0
-    # Counted here, since for a GROUP BY SQLite walks over an index of the whole table.
-    lines: Any = h.select(h.machine, h.event).where((h.hist_id >= first) & (h.at >= now - HOUR)).tuples()
-    found = Counter(lines.iterator())
+    # Without its limit SQLite would count along an index of the whole table.
+    lately = h.select(h.machine, h.event).where((h.hist_id >= first) & (h.at >= now - HOUR))
+    lines = lately.limit(LINES_LOOKED_AT + 1).alias("lines")
+    what = (lines.c.machine, lines.c.event)
+    counted: Any = h.select(*what, fn.COUNT(lines.c.event)).from_(lines).group_by(*what).tuples()
+    found = {(machine, event): count for machine, event, count in counted}
     order = [(machine.name, event.value) for machine in MACHINES.values() for event in Event if event not in _QUIET]
     return [Move(*key, found[key], found[key] / hours) for key in order if key in found], hours
 
