@@ -27,6 +27,7 @@ from pstamp_core.store import (
     open_jobs,
     pstampJob,
     pstampRequest,
+    requests_to_clean,
     requests_to_finish,
     requests_to_parse,
     waiting_jobs,
@@ -41,6 +42,10 @@ def one_to_parse(rows: Rows, label: str | None = None, **columns: Any) -> Worked
 
 def one_to_finish(rows: Rows, label: str | None = None, **columns: Any) -> Worked:
     return rows.request(label=label, **columns)
+
+
+def one_to_clean(rows: Rows, label: str | None = None, **columns: Any) -> Worked:
+    return rows.request(RequestState.GOTO_CLEANED, label=label, **columns)
 
 
 def one_to_run(rows: Rows, label: str | None = None, **columns: Any) -> Worked:
@@ -58,9 +63,9 @@ QUEUES: dict[str, tuple[Callable[[int], Any], Callable[..., Worked]]] = {
     "run": (jobs_to_run, one_to_run),
     "check": (dependents_to_check, one_to_check),
     "finish": (requests_to_finish, one_to_finish),
+    "clean": (requests_to_clean, one_to_clean),
 }
 every_queue = pytest.mark.parametrize("queue", QUEUES)
-LABELLED = ("parse", "run")
 
 
 def listed(queue: str, now: int = NOW) -> list[int]:
@@ -122,24 +127,20 @@ def test_a_limit_takes_the_first(store: Store, rows: Rows, queue: str) -> None:
 # -- labels
 
 
-@pytest.mark.parametrize("queue", LABELLED)
+@every_queue
 def test_labels_gate_and_order(store: Store, rows: Rows, queue: str) -> None:
-    """pstamptool: larger priorities first, 10000 without a row in Label, nothing under an inactive one."""
+    """pstamptool: larger priorities first, 10000 without a row in Label, nothing under an inactive one.
+
+    An inactive label does not keep results back.
+    """
+    rows.label("below", -5)
     rows.label("low", 5)
     rows.label("high", 20000)
     rows.label("off", 30000, active=False)
-    low, off, none, unknown, high, low2 = (
-        make(queue, rows, label) for label in ("low", "off", None, "unknown", "high", "low")
+    below, low, off, none, unknown, high, low2 = (
+        make(queue, rows, label) for label in ("below", "low", "off", None, "unknown", "high", "low")
     )
-    assert listed(queue) == [high, none, unknown, low, low2]
-    assert off not in listed(queue)
-
-
-@pytest.mark.parametrize("queue", ["finish"])
-def test_an_inactive_label_does_not_keep_results_back(store: Store, rows: Rows, queue: str) -> None:
-    rows.label("off", active=False)
-    number = make(queue, rows, "off")
-    assert listed(queue) == [number]
+    assert listed(queue) == [*([off] if queue == "finish" else []), high, none, unknown, low, low2, below]
 
 
 # -- requests to parse and to finish
@@ -212,6 +213,42 @@ def test_a_job_waits_until_its_dependent_is_full(store: Store, rows: Rows, state
     assert listed("run") == ([job.job_id, free.job_id] if state is DependentState.FULL else [free.job_id])
 
 
+def test_jobs_come_by_request(store: Store, rows: Rows) -> None:
+    first, second = rows.request(), rows.request()
+    jobs = [rows.job(request) for request in (second, first, second, first)]
+    assert listed("run") == [jobs[number].job_id for number in (1, 3, 0, 2)]
+    assert [job.job_id for job in store.work(lambda: store.claim_jobs(rows.args(), 1))] == [jobs[1].job_id]
+
+
+@pytest.mark.parametrize(
+    ("children", "is_in"),
+    [
+        ([], True),
+        ([(JobState.RUN, 0)], False),
+        ([(JobState.STOP, 0), (JobState.RUN, 3)], False),
+        ([(JobState.STOP, 0), (JobState.STOP, 25)], True),
+        ([(JobState.CANCEL, 32), (JobState.PARSED, 0)], True),
+    ],
+)
+def test_a_parent_waits_for_its_children(
+    store: Store, rows: Rows, children: list[tuple[JobState, int]], is_in: bool
+) -> None:
+    request = rows.request()
+    parent = rows.job(request, is_parent=True)
+    for state, fault in children:
+        rows.job(
+            request, state, fault=fault, parent_id=parent.job_id, lease_owner="w2" if state is JobState.RUN else ""
+        )
+    assert listed("run") == ([parent.job_id] if is_in else [])
+    assert len(store.work(lambda: store.claim_jobs(rows.args(), 9))) == is_in
+
+
+def test_children_of_a_request_that_does_not_run_hold_no_parent_back(store: Store, rows: Rows) -> None:
+    parent = rows.job(is_parent=True)
+    rows.job(rows.request(RequestState.STOP), parent_id=parent.job_id)
+    assert listed("run") == [parent.job_id]
+
+
 def test_a_job_whose_dependent_is_missing_waits(store: Store, rows: Rows) -> None:
     rows.job(dep_id=77)
     assert listed("run") == []
@@ -250,6 +287,21 @@ def test_a_dependent_that_many_wait_for_is_listed_once(store: Store, rows: Rows)
     for _ in range(3):
         rows.job(dep_id=dependent.dep_id)
     assert listed("check") == [dependent.dep_id]
+
+
+def test_the_most_urgent_of_those_that_wait_counts(store: Store, rows: Rows) -> None:
+    """What is shared comes by its highest priority, then by the first request of that priority."""
+    rows.label("low", 5)
+    rows.label("high", 20000)
+    rows.label("off", 30000, active=False)
+    low, high, high2, off = (rows.request(label=label) for label in ("low", "high", "high", "off"))
+    second, first, last, third = (rows.dependent() for _ in range(4))
+    for dependent, requests in (
+        (second, (low, high2)), (first, (high,)), (last, (low, off)), (third, (high2, high2)),
+    ):  # fmt: skip
+        for request in requests:
+            rows.job(request, dep_id=dependent.dep_id)
+    assert listed("check") == [each.dep_id for each in (first, second, third, last)]
 
 
 def test_waiting_jobs(store: Store, rows: Rows) -> None:

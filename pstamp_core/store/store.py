@@ -12,6 +12,7 @@ from peewee import JOIN, SQL, Database, ModelSelect, MySQLDatabase, fn
 from pstamp_core.database import connect, create_tables, session, unit_of_work
 from pstamp_core.machines import Args, DependentState, Event, JobState, RequestState
 from pstamp_core.machines.job import OPEN
+from pstamp_core.machines.request import FINISHABLE
 from pstamp_core.store.fire import fire
 from pstamp_core.store.migrations import mark_newest, prepare
 from pstamp_core.store.rules import check_constraints, triggers
@@ -104,20 +105,44 @@ class Store:
 
 
 def _first_job(now: int) -> tuple[int, str] | None:
-    """Return request and image of the first job of the queue, by one look at each request instead of at each job."""
-    first = (
-        pstampJob.select(pstampJob.job_id)
-        .where((pstampJob.req_id == pstampRequest.req_id) & _can_run(now))
-        .order_by(pstampJob.job_id)
-        .limit(1)
-    )
-    # Requests that have none come last: SQLite knows no HAVING here, and their number is small.
-    requests = _in_active_label(pstampRequest.select(first.alias("job_id")).where(_is_served()))
-    order = (SQL("job_id IS NULL"), _priority().desc(), SQL("job_id"))
-    top = requests.order_by(*order).limit(1).alias("top")
-    jobs = pstampJob.select(pstampJob.req_id, pstampJob.image).join(top, on=(top.c.job_id == pstampJob.job_id))
+    """Return request and image of the first job of the queue."""
+    top = requests_with_jobs(now).limit(1).alias("top")
+    jobs = pstampJob.select(pstampJob.req_id, pstampJob.image).join(top, on=(top.c.number == pstampJob.job_id))
     found: list[Any] = list(jobs.tuples())
     return found[0] if found else None
+
+
+def requests_with_jobs(now: int, *conditions: Any) -> ModelSelect[Any]:
+    """Return the requests whose jobs may run, with the ``number`` of the first job that can run.
+
+    That is one look at each request, instead of at each job. The requests come in the order of the queue; those that
+    have no such job come last, with None.
+
+    Parameters
+    ----------
+    now : int
+        The time, microseconds since 1970.
+    *conditions
+        What further holds of the jobs.
+    """
+    first = pstampJob.select(pstampJob.job_id).where(_can_run(now), *conditions).order_by(pstampJob.job_id)
+    return _requests_with(first).where(pstampRequest.fault == 0)
+
+
+def requests_with_dependents(*conditions: Any) -> ModelSelect[Any]:
+    """Return the requests that run, with the ``number`` of a dependent that a job of theirs waits for.
+
+    As `requests_with_jobs`; `conditions` hold of the jobs (`waits_for`).
+    """
+    # The index has jobs that wait for nothing first.
+    return _requests_with(pstampJob.select(pstampJob.dep_id).where(*conditions).order_by(pstampJob.dep_id.desc()))
+
+
+def _requests_with(jobs: ModelSelect[Any]) -> ModelSelect[Any]:
+    first = jobs.where(pstampJob.req_id == pstampRequest.req_id).limit(1).alias("number")
+    running = pstampRequest.select(pstampRequest.req_id, first).where(pstampRequest.state == RequestState.RUN)
+    # Requests that have none come last: SQLite knows no HAVING here, and their number is small.
+    return _in_active_label(running).order_by(SQL("number IS NULL"), priority().desc(), pstampRequest.req_id)
 
 
 def _any_job(now: int, req_id: int) -> tuple[int, str] | None:
@@ -135,17 +160,26 @@ def _any_job(now: int, req_id: int) -> tuple[int, str] | None:
     return found[0] if found else None
 
 
-def with_label(query: ModelSelect[Any], key: Any) -> ModelSelect[Any]:
-    """Leave out work under an inactive label, and order by priority, then number."""
-    return _in_active_label(query).order_by(_priority().desc(), key)
+def _requests(*conditions: Any) -> ModelSelect[Any]:
+    """Return requests with their labels, in the order of a queue: by priority, then number."""
+    return _with_label(pstampRequest.select().where(*conditions)).order_by(priority().desc(), pstampRequest.req_id)
+
+
+def _with_label(query: ModelSelect[Any]) -> ModelSelect[Any]:
+    return query.join_from(pstampRequest, Label, JOIN.LEFT_OUTER, on=(pstampRequest.label == Label.label))
 
 
 def _in_active_label(query: ModelSelect[Any]) -> ModelSelect[Any]:
-    labelled = query.join_from(pstampRequest, Label, JOIN.LEFT_OUTER, on=(pstampRequest.label == Label.label))
-    return labelled.where(Label.active.is_null() | (Label.active == True))  # noqa: E712 (SQL)
+    return _with_label(query).where(is_active())
 
 
-def _priority() -> Any:
+def is_active() -> Any:
+    """Return the condition for work that its label lets go on, for a query that has joined `Label`."""
+    return Label.active.is_null() | (Label.active == True)  # noqa: E712 (SQL)
+
+
+def priority() -> Any:
+    """Return the priority of work, for a query that has joined `Label`; see `DEFAULT_PRIORITY`."""
     return fn.COALESCE(Label.priority, DEFAULT_PRIORITY)
 
 
@@ -156,76 +190,88 @@ def claimable(table: type[Worked], now: int) -> Any:
 
 def requests_to_parse(now: int) -> ModelSelect[Any]:
     """Return the queue of requests to parse."""
-    query = pstampRequest.select().where((pstampRequest.state == RequestState.NEW) & claimable(pstampRequest, now))
-    return with_label(query, pstampRequest.req_id)
+    return _requests(pstampRequest.state == RequestState.NEW, claimable(pstampRequest, now), is_active())
 
 
 def requests_to_finish(now: int) -> ModelSelect[Any]:
-    """Return the queue of requests without an open job (an inactive label does not keep results back)."""
+    """Return the queue of requests without an open job.
+
+    An inactive label does not keep results back, so that what was begun drains: the only queue where it does not.
+    """
     still_open = pstampJob.select().where((pstampJob.req_id == pstampRequest.req_id) & pstampJob.state.in_(OPEN))
-    return (
-        pstampRequest.select()
-        .where(
-            pstampRequest.state.in_([RequestState.RUN, RequestState.CANCEL])
-            & claimable(pstampRequest, now)
-            & ~fn.EXISTS(still_open)
-        )
-        .order_by(pstampRequest.req_id)
-    )
+    return _requests(pstampRequest.state.in_(FINISHABLE), claimable(pstampRequest, now), ~fn.EXISTS(still_open))
 
 
 def requests_to_clean(now: int) -> ModelSelect[Any]:
-    """Return the queue of requests to delete from disk, whatever their label."""
-    return (
-        pstampRequest.select()
-        .where((pstampRequest.state == RequestState.GOTO_CLEANED) & claimable(pstampRequest, now))
-        .order_by(pstampRequest.req_id)
-    )
+    """Return the queue of requests to delete from disk."""
+    return _requests(pstampRequest.state == RequestState.GOTO_CLEANED, claimable(pstampRequest, now), is_active())
 
 
 def jobs_to_run(now: int) -> ModelSelect[Any]:
     """Return the queue of jobs whose image is there."""
-    return _jobs(now).order_by(_priority().desc(), pstampJob.job_id)
+    return _jobs(now).order_by(priority().desc(), pstampJob.req_id, pstampJob.job_id)
 
 
 def _jobs(now: int) -> ModelSelect[Any]:
     """Return the jobs that can run, in no order."""
     jobs = pstampJob.select().join_from(pstampJob, pstampRequest, on=(pstampJob.req_id == pstampRequest.req_id))
-    return _in_active_label(jobs.where(_can_run(now) & _is_served()))
+    return _in_active_label(jobs.where(_can_run(now) & _may_run()))
 
 
 def _can_run(now: int) -> Any:
     """Return the condition for a job that can run, as far as its request lets it."""
-    is_there = pstampDependent.select().where(
-        (pstampDependent.dep_id == pstampJob.dep_id) & (pstampDependent.state == DependentState.FULL)
-    )
+    # Each as a value, since MariaDB makes of EXISTS a list of all that are there, finished ones and all.
+    dependent, child, owner = pstampDependent.alias("dep"), pstampJob.alias("child"), pstampRequest.alias("owner")
+    state = fn.COALESCE(dependent.select(dependent.state).where(dependent.dep_id == pstampJob.dep_id), "")
+    owner_state = fn.COALESCE(owner.select(owner.state).where(owner.req_id == child.req_id), "")
+    runs = (child.state == JobState.RUN) & (owner_state == RequestState.RUN.value)
+    running_child = child.select(child.job_id).where((child.parent_id == pstampJob.job_id) & runs).limit(1)
     return (
-        (pstampJob.state == JobState.RUN) & claimable(pstampJob, now) & ((pstampJob.dep_id == 0) | fn.EXISTS(is_there))
+        (pstampJob.state == JobState.RUN)
+        & claimable(pstampJob, now)
+        & ((pstampJob.dep_id == 0) | (state == DependentState.FULL.value))
+        & ((pstampJob.is_parent == False) | (fn.COALESCE(running_child, 0) == 0))  # noqa: E712 (SQL)
     )
 
 
-def _is_served() -> Any:
+def _may_run() -> Any:
     """Return the condition for a request whose jobs may run, as far as its label lets them."""
     return (pstampRequest.state == RequestState.RUN) & (pstampRequest.fault == 0)
 
 
 def dependents_to_check(now: int) -> ModelSelect[Any]:
-    """Return the queue of dependents that a job of a running request under an active label waits for."""
-    waiting = with_label(
-        pstampJob.select()
-        .join_from(pstampJob, pstampRequest, on=(pstampJob.req_id == pstampRequest.req_id))
-        .where(
-            (pstampJob.dep_id == pstampDependent.dep_id)
-            & (pstampJob.state == JobState.RUN)
-            & (pstampRequest.state == RequestState.RUN)
-        ),
-        pstampJob.job_id,
-    ).order_by()
-    return (
-        pstampDependent.select()
-        .where((pstampDependent.state == DependentState.NEW) & claimable(pstampDependent, now) & fn.EXISTS(waiting))
-        .order_by(pstampDependent.dep_id)
+    """Return the queue of dependents that a job of a running request under an active label waits for.
+
+    The most urgent of these requests counts.
+    """
+    joined = (
+        (pstampJob.dep_id == pstampDependent.dep_id)
+        & (pstampJob.state == JobState.RUN)
+        & (pstampRequest.req_id == pstampJob.req_id)
+        & (pstampRequest.state == RequestState.RUN)
     )
+    # SQLite takes tables in the order of a CROSS JOIN; it does not count rows, and would begin with all that runs.
+    jobs = pstampDependent.select().join_from(pstampDependent, pstampJob, JOIN.CROSS)
+    waiting = _in_active_label(jobs.join_from(pstampJob, pstampRequest, JOIN.CROSS).where(joined))
+    return (
+        waiting.where((pstampDependent.state == DependentState.NEW) & claimable(pstampDependent, now))
+        .group_by(pstampDependent.dep_id)
+        # One number for priority and request: the smallest is the most urgent.
+        .order_by(fn.MIN(pstampJob.req_id - priority() * 2**31), pstampDependent.dep_id)
+    )
+
+
+def is_served(*conditions: Any) -> Any:
+    """Return the condition for a job whose request runs under an active label, and fulfils `conditions`."""
+    mine = (pstampRequest.req_id == pstampJob.req_id) & (pstampRequest.state == RequestState.RUN)
+    return fn.COALESCE(_in_active_label(pstampRequest.select(pstampRequest.req_id).where(mine, *conditions)), 0) > 0
+
+
+def waits_for(*conditions: Any) -> Any:
+    """Return the condition for a job that waits for a dependent in state new which fulfils `conditions`."""
+    new = (pstampDependent.dep_id == pstampJob.dep_id) & (pstampDependent.state == DependentState.NEW)
+    awaited = pstampDependent.select(pstampDependent.dep_id).where(new, *conditions)
+    return (pstampJob.state == JobState.RUN) & (pstampJob.dep_id > 0) & (fn.COALESCE(awaited, 0) > 0)
 
 
 def open_jobs(request: pstampRequest) -> int:
@@ -236,7 +282,8 @@ def open_jobs(request: pstampRequest) -> int:
 def waiting_jobs(dependents: Sequence[pstampDependent]) -> list[pstampJob]:
     """Return the open jobs that wait for one of `dependents`."""
     ids = [dependent.dep_id for dependent in dependents]
-    return list(pstampJob.select().where(pstampJob.dep_id.in_(ids) & (pstampJob.state == JobState.RUN)))
+    waiting = pstampJob.select().where(pstampJob.dep_id.in_(ids) & (pstampJob.state == JobState.RUN))
+    return list(waiting.order_by(pstampJob.job_id))
 
 
 def locked_dependents(condition: Any) -> list[pstampDependent]:

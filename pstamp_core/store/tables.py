@@ -160,14 +160,16 @@ class pstampJob(Worked):
 
     request_id: int
     job_id = BigAutoField()
-    req_id = ForeignKeyField(pstampRequest, column_name="req_id", object_id_name="request_id", on_delete="CASCADE")
+    req_id = ForeignKeyField(
+        pstampRequest, column_name="req_id", object_id_name="request_id", on_delete="CASCADE", index=False
+    )
     rownum = NameField(default="0")
     state = StateField(JobState, default=JobState.RUN)
     jobType = NameField(16, default="none")
     exp_id = BigIntegerField(default=0)
     outputBase = NameField(255, null=True)
     options = BigIntegerField(default=0)
-    dep_id = BigIntegerField(default=0, index=True)
+    dep_id = BigIntegerField(default=0)
     parent_id = BigIntegerField(default=0)
     is_parent = BooleanField(default=False)
     # ours
@@ -181,8 +183,12 @@ class pstampJob(Worked):
         indexes = (
             (("state", "fault", "lease_owner"), False),
             # A claim finds the first job of a request, and the jobs of an image, without a look at any other.
-            (("req_id", "state", "fault", "lease_owner", "job_id", "dep_id", "retry_at"), False),
+            (("req_id", "state", "fault", "lease_owner", "job_id", "dep_id", "retry_at", "is_parent"), False),
             (("image", "state", "fault", "lease_owner", "req_id", "job_id"), False),
+            # What waits: the dependents of a request, the jobs of a dependent, the children of a job.
+            (("req_id", "state", "dep_id"), False),
+            (("dep_id", "state", "req_id"), False),
+            (("parent_id", "state", "req_id"), False),
         )
 
 
