@@ -4,18 +4,44 @@ from pstamp_core.imagedb.components import Component, Facts, Verdict, classify, 
 from pstamp_core.imagedb.database import ImageDB, OnSky
 from pstamp_core.imagedb.images import Image, Selection
 from pstamp_core.imagedb.register import Added, Refused, add_images
+from pstamp_core.imagedb.survey import Effort, Key, Link, Policy, Survey
+from pstamp_core.imagedb.updates import (
+    Waiter,
+    Work,
+    look,
+    pending,
+    restore_labels,
+    set_destreaked,
+    set_fault,
+    set_full,
+    survey_of,
+)
 
 __all__ = [
     "Added",
     "Component",
+    "Effort",
     "Facts",
     "Image",
     "ImageDB",
+    "Key",
+    "Link",
     "OnSky",
+    "Policy",
     "Refused",
     "Selection",
+    "Survey",
     "Verdict",
+    "Waiter",
+    "Work",
     "add_images",
     "classify",
+    "look",
     "needs_magic",
+    "pending",
+    "restore_labels",
+    "set_destreaked",
+    "set_fault",
+    "set_full",
+    "survey_of",
 ]
