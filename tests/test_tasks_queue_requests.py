@@ -102,7 +102,7 @@ def test_each_file_of_each_new_fileset_is_queued(server: Server, clock: Clock, r
 
 def test_a_store_is_polled_when_it_is_due_and_enabled(server: Server, clock: Clock, remote: Remote) -> None:
     now = clock.now
-    ages = {"new": None, "just due": 61, "not yet": 60, "to come": -3600, "slow": 500}
+    ages = {"to come": -3600, "just due": 61, "not yet": 60, "new": None, "slow": 500}
     for name, age in ages.items():
         add_store(
             remote.uri, state="Enabled", timestamp=None if age is None else moment(now - age * SECOND),
@@ -110,7 +110,7 @@ def test_a_store_is_polled_when_it_is_due_and_enabled(server: Server, clock: Clo
         )  # fmt: skip
     add_store(remote.uri, state="disabled")
     polled = [again(each.ds_id).label for each in queue_requests(server, limit=1, timeout=5)]
-    assert polled == ["new", "just due", "to come"]
+    assert polled == ["new", "just due", "to come"]  # the one longest not looked at first
     assert queue_requests(server, limit=1, timeout=5) == []
     clock.forward(61)
     assert len(queue_requests(server, limit=1, timeout=5)) == 4
@@ -136,6 +136,26 @@ def test_a_folder_is_polled(server: Server, clock: Clock, remote: Remote, tmp_pa
     assert poll(server, clock) == [Poll(1, ["f 0"], [1])]
     assert pstampRequest.get_by_id(1).uri == f"{folder}/f 0/r 0.fits"
     assert poll(server, clock) == [Poll(1)]
+
+
+def test_a_password_is_used_and_not_told(server: Server, clock: Clock, remote: Remote) -> None:
+    heard = []
+
+    def answer(handler: stores.BaseHTTPRequestHandler) -> None:
+        heard.append(handler.headers["Authorization"])
+        send("", 500)(handler)
+
+    add_store(remote.uri.replace("//", "//ana:secret@"))
+    remote.add("f0", r__fits="1")
+    remote.add("f1", r__fits="1")
+    remote.special |= {"f0/r.fits": answer, "f1/index.txt": answer}
+    (found,) = poll(server, clock)
+    parse_requests(server, 1)
+    assert heard == ["Basic YW5hOnNlY3JldA=="] * 2
+    notes = [line.note for line in pstampHistory.select()]
+    log = (server.work_directory(pstampRequest.get_by_id(1)) / "psparse.1.log").read_text()
+    assert "ana:***@127.0.0.1" in notes[0]
+    assert "secret" not in "".join([*notes, *found.troubles, log])
 
 
 # -- what is wrong with one keeps no other

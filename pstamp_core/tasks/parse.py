@@ -17,6 +17,7 @@ from typing import Any
 
 from peewee import IntegrityError, fn
 
+from pstamp_core.database import redact
 from pstamp_core.datastore.client import fetch, name_of
 from pstamp_core.faults import Fault, RetryableError, Stale, UserError
 from pstamp_core.formats import (
@@ -121,7 +122,7 @@ def parse_request(server: Server, request: pstampRequest, progress: Progress | N
     RetryableError
         A file, disk or database does not answer now; nothing was stored.
     """
-    logs.begin(server, request, f"parses {request.uri}")
+    logs.begin(server, request, f"parses {redact(request.uri)}")
     outdir = Path(request.outdir) if request.outdir else server.work_directory(request)
     outdir.mkdir(parents=True, exist_ok=True)
     plan = Plan(columns={"outdir": str(outdir), "reqType": "pstamp"})
