@@ -495,6 +495,13 @@ def test_faults_of_a_request(loose: Server, rows: Rows, state: str) -> None:
     assert outcome(request) == (state, 0, 3)
 
 
+def test_a_fault_stays_where_something_else_changes(loose: Server, rows: Rows) -> None:
+    request, job = rows.request(fault=3, fault_count=1), rows.job(fault=3, fault_count=1)
+    changes.updatereq(loose, req_id=request.req_id, set_label="x", set_state="run")
+    changes.updatejob(loose, job_id=job.job_id, set_state="run")
+    assert (outcome(request), outcome(job)) == (("run", 3, 1), ("run", 3, 1))
+
+
 def test_where_nobody_works_there_are_no_faults(loose: Server, rows: Rows) -> None:
     rows.request(RequestState.STOP)
     message = "request 1: claim refused, not possible in state stop (legal ways on: expire)"

@@ -20,7 +20,6 @@ from pstamp_core.tasks.tool.steps import (
     PORTION,
     claimed,
     due,
-    freed,
     goal,
     must_lead_to,
     refusal,
@@ -176,11 +175,8 @@ def _answer(server: Server, request: pstampRequest, state: Any, args: Args, note
             "only, on the way to run",
         )  # fmt: skip
     _delete_jobs([request])
-    (request,) = freed([request], args, note)
-    event = Event.GIVE_UP
-    if not request.fault:
-        (request,), event = claimed([request], args, note), Event.PARSE
-    answer_unparsed(server, request, event, args, note, "")
+    (request,) = claimed([request], args, note)
+    answer_unparsed(server, request, Event.PARSE, args, note, "")
 
 
 def _run(server: Server, requests: Sequence[pstampRequest], args: Args, note: str) -> None:
