@@ -183,7 +183,7 @@ class pstampJob(Worked):
         indexes = (
             (("state", "fault", "lease_owner"), False),
             # A claim finds the first job of a request, and the jobs of an image, without a look at any other.
-            (("req_id", "state", "fault", "lease_owner", "job_id", "dep_id", "retry_at", "is_parent"), False),
+            (("fault", "req_id", "state", "lease_owner", "job_id", "dep_id", "retry_at", "is_parent"), False),
             (("image", "state", "fault", "lease_owner", "req_id", "job_id"), False),
             # What waits: the dependents of a request, the jobs of a dependent, the children of a job.
             (("req_id", "state", "dep_id"), False),

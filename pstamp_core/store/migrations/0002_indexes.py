@@ -22,8 +22,8 @@ NEW = {
     "pstampJob_req_id_state_dep_id": "req_id, state, dep_id",
     "pstampJob_dep_id_state_req_id": "dep_id, state, req_id",
     "pstampJob_parent_id_state_req_id": "parent_id, state, req_id",
-    "pstampJob_req_id_state_fault_lease_owner_job_id_dep_id_r_ee39e67": (
-        "req_id, state, fault, lease_owner, job_id, dep_id, retry_at, is_parent"
+    "pstampJob_fault_req_id_state_lease_owner_job_id_dep_id_r_f046bd7": (
+        "fault, req_id, state, lease_owner, job_id, dep_id, retry_at, is_parent"
     ),
 }
 
