@@ -221,7 +221,7 @@ def commands() -> str:
     lines = [
         "# Commands", "", "Written by `make docs` from the commands themselves; do not edit.", "",
         "A command ends in 0, or in IPP's exit code of what went wrong, with one line on standard error: 1 unknown,",
-        "2 system (or a wrong command line), 3 configuration, 4 a bug, 5 data or arguments, 6 timeout.",
+        "2 system, 3 configuration or command line, 4 a bug, 5 data or arguments, 6 timeout.",
     ]  # fmt: skip
     for module, called in names.items():
         lines += _reference(import_module(module), called)

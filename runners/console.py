@@ -6,11 +6,13 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from runners.outcome import HOME, exit_code, fail, main, plain, server_of, settings_of
+from pstamp_core.faults import Fault
+from runners import outcome
+from runners.outcome import HOME, exit_code, fail, plain, server_of, settings_of
 
 __all__ = [
     "HOME", "DbName", "DbServer", "Home", "exit_code", "fail", "main", "plain", "progress", "server_of", "settings_of",
@@ -30,6 +32,28 @@ DbServer = Annotated[
     str | None,
     typer.Option("--dbserver", help="Host of the server's database, if not the configured one.", show_default=False),
 ]
+
+
+_UsageError: Any = typer.BadParameter.__base__
+
+
+def main(app: typer.Typer) -> None:
+    """Run a command line; any failure is one line on standard error and an exit code, 3 where the line is wrong."""
+    outcome.main(lambda: _run(app))
+
+
+def _run(app: typer.Typer) -> None:
+    try:
+        code = app(standalone_mode=False)
+    except typer.Abort:
+        raise KeyboardInterrupt from None
+    except _UsageError as error:
+        if type(error).__name__ == "NoArgsIsHelpError":  # its message is the help
+            error.show()
+            sys.exit(int(Fault.PS_EXIT_CONFIG_ERROR))
+        where = f"; see: {error.ctx.command_path} --help" if error.ctx else ""
+        fail(f"{error.format_message().rstrip('.')}{where}", Fault.PS_EXIT_CONFIG_ERROR)
+    sys.exit(code if isinstance(code, int) else 0)  # typer.Exit becomes its code
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

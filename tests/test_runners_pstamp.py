@@ -116,7 +116,7 @@ def test_what_waits_is_told_and_ordered(command: Command, survey: Survey, tmp_pa
     assert [each["why"] for each in state["stuck"]] == [waiting]
     assert {each["name"]: each["held"] for each in state["queues"]}["run"] == 1
     out = command("why", "request", 1, "--home", "h")[1]
-    assert f"      component {component}: run cleaned, pixels cleaned\n" in out
+    assert f"      component {component}: run update, pixels update\n" in out
     assert out.endswith("to wait no longer: pstamp stop dependent 1\n")
     assert "reason               cleaned, must be made again" in command("show", "dependent", 1, "--home", "h")[1]
     assert f"\n  component          {survey.skycells[0]}\n" in command("show", "job", 1, "--home", "h")[1]
@@ -149,35 +149,33 @@ rows  of         event    from  to    fault  cause  which
         (["status"], 3, "no server in pstamp-home (pstamp.toml is missing); make one with: pstamp init"),
         (["submit", "nosuch.fits", "--home", "h"], 5, "nosuch.fits: there is no such file; expected a FITS file"),
         (["results", "7", "--home", "h"], 5, "there is no request 7"),
-        (["show", "jobs", "7", "--home", "h"], 2, "'jobs' is not one of 'request', 'job', 'dependent'"),
+        (["show", "jobs", "7", "--home", "h"], 3, "'jobs' is not one of 'request', 'job', 'dependent'"),
         (["history", "jobs", "7", "--home", "h"], 5, "'jobs': expected one of request, job, dependent"),
         (["history", "job", "x", "--home", "h"], 5, "job 'x': expected its number"),
         (["log", "job", "7", "--home", "h"], 5, "there is no job 7"),
         (["why", "request", "7", "--home", "h"], 5, "there is no request 7"),
         (["cancel", "request", "7", "--home", "h"], 5, "there is no request 7"),
-        (["cancel", "dependent", "7", "--home", "h"], 2, "'dependent' is not one of 'request', 'job'"),
-        (["revert", "job", "--home", "h"], 2, "expected the numbers of jobs, or --all and options that say which"),
-        (["revert", "job", "7", "--all", "--home", "h"], 2, "expected the numbers of jobs, or --all"),
-        (["revert", "job", "7", "--fault", "2", "--home", "h"], 2, "expected the numbers of jobs, or --all"),
-        (["revert", "job", "--all", "--fault", "25", "--home", "h"], 2, "Invalid value for '--fault'"),
+        (["cancel", "dependent", "7", "--home", "h"], 3, "'dependent' is not one of 'request', 'job'"),
+        (["revert", "job", "--home", "h"], 3, "expected the numbers of jobs, or --all and options that say which"),
+        (["revert", "job", "7", "--all", "--home", "h"], 3, "expected the numbers of jobs, or --all"),
+        (["revert", "job", "7", "--fault", "2", "--home", "h"], 3, "expected the numbers of jobs, or --all"),
+        (["revert", "job", "--all", "--fault", "25", "--home", "h"], 3, "Invalid value for '--fault'"),
         (["revert", "job", "--all", "--request", "7", "--home", "h"], 5, "there is no request 7"),
         (["priority", "request", "x", "5", "--home", "h"], 5, "request 'x': expected its number"),
         (["priority", "request", "7", "5", "--home", "h"], 5, "there is no request 7"),
         (["priority", "label", "", "5", "--home", "h"], 5, "label '': expected 1 to 64 characters"),
         (["request", "make", "nosuch.txt"], 2, "No such file or directory: nosuch.txt"),
         (["images", "add", "x.fits", "--project", "no", "--home", "h"], 5, "there is no project 'no'"),
-        (["simtest", "x", "--size", "7"], 2, "Invalid value for '--size'"),
-        (["nosuch"], 2, "No such command 'nosuch'"),
+        (["simtest", "x", "--size", "7"], 3, "Invalid value for '--size'"),
+        (["nosuch"], 3, "No such command 'nosuch'"),
     ],
 )
 def test_an_error_is_one_line_and_a_code(command: Command, args: list[str], code: int, said: str) -> None:
     command("init", "--home", "h")
     found, out, err = command(*args)
     assert (found, out) == (code, "")
-    assert said in " ".join(err.replace("│", " ").split())
-    assert "Traceback" not in err
-    if code != 2 or "make" in args:
-        assert err.count("\n") == 1
+    assert said in err
+    assert err.count("\n") == 1
 
 
 def test_another_database_by_the_environment(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

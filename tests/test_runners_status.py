@@ -565,7 +565,7 @@ def test_psstatus_of_what_is_finished_or_about_to_be(command: Command, night: No
     assert shown[2][4:] == ["1", "2", "1", "1", "1", "2027-01-15 06:00:00", "2027-01-15 08:00:00"]
     assert command(psstatus, "-f", "-l", 1)[1].count("\n") == 5
     code, out, err = command(psstatus, "-r", "-f")
-    assert (code, out) == (2, "")
+    assert (code, out) == (3, "")
     assert "--running and --finished exclude each other" in " ".join(err.split())
 
 

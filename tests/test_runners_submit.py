@@ -259,9 +259,9 @@ def test_what_the_server_would_refuse_is_told(command: Command, home: Path) -> N
         (["--ra", 1, "--dec", 2, "--prefix", "../x"], 5, f"pstamp: prefix: REQ_NAME is '../x_1'; {NAME_RULE}\n"),
         (["--ra", 1, "--dec", 2, "--email", "a@b.edu", "--prefix", "used"], 5, "pstamp: used_2.fits: REQ_NAME 'used_2' "
          "is in use by request 1 (new); send it under another name\n"),
-        (["--ra", 1, "--dec", 2, "--nosuch", 3], 2, "No such option: --nosuch"),
-        (["--ra"], 2, "Option '--ra' requires an argument."),
-        (["--ra", 1, "--dec", 2, "--width", "x"], 2, "Invalid value for '--width'"),
+        (["--ra", 1, "--dec", 2, "--nosuch", 3], 3, "No such option: --nosuch"),
+        (["--ra"], 3, "Option '--ra' requires an argument"),
+        (["--ra", 1, "--dec", 2, "--width", "x"], 3, "Invalid value for '--width'"),
     ],
 )  # fmt: skip
 def test_what_makes_no_request_queues_none(
@@ -270,7 +270,7 @@ def test_what_makes_no_request_queues_none(
     command("pstamp_insert_request", "--tmp_req_file", request_file(Path("used.fits"), "used_2"))
     found, out, err = command("pstamp_webrequest", *args)
     assert (found, out) == (code, "")
-    assert err == said if code == 5 else said in " ".join(err.replace("│", " ").split())
+    assert err == said if code == 5 else said in err
     assert [row["name"] for row in known()] == ["used_2"]
     assert [path.name for path in home.glob("work/webreq/*/*/*/*")] == ["web_1.fits"]
 
@@ -551,5 +551,5 @@ def test_data_stores_are_polled(
 @pytest.mark.parametrize("args", [["--limit", "0"], ["--limit", "x"], ["--timeout", "0"], ["--nosuch"], ["extra"]])
 def test_a_wrong_command_line_polls_nothing(command: Command, home: Path, args: list[str]) -> None:
     code, out, err = command("pstamp_queue_requests", *args)
-    assert (code, out) == (2, "")
-    assert "Traceback" not in err
+    assert (code, out) == (3, "")
+    assert len(err.splitlines()) == 1
