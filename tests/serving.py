@@ -14,7 +14,7 @@ import sys
 import time
 import tomllib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ def serve(timeout: float) -> None:
     from pstamp_core.tasks import serve
     from runners import pstamp
 
-    serve.KILL_AFTER = serve.LAST_WORDS = 0.5
+    serve.KILL_AFTER, serve.LAST_WORDS = 0.5, 3.0
 
     pstamp.main()
 
@@ -107,10 +107,11 @@ def serving(home: Path, address: str, timeout: float | None = 60, *options: str,
     try:
         yield served
     finally:
-        if served.process.poll() is None:
-            served.stop()
-            if served.process.poll() is None:
-                served.process.kill()
+        for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGKILL):  # kindly, at once, by force
+            with suppress(subprocess.TimeoutExpired):
+                if served.process.poll() is None:
+                    served.process.send_signal(number)
+                    served.process.wait(10)
 
 
 def wait_for(what: Any, seconds: float = 60) -> Any:

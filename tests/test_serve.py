@@ -193,6 +193,8 @@ def test_a_database_that_is_gone_for_a_while_is_waited_for(tmp_path: Path, home:
                 wait_for(lambda: "ERROR looking at the queues: database " in served.log)
                 (home / "go on").touch()
                 wait_for(lambda: "pstamp.job.run: the command ended in" in served.log)
+                told_of = [line.partition(" ERROR ")[2] for line in served.log.splitlines() if " ERROR " in line]
+                assert len(told_of) == len(set(told_of))
                 database.start()
                 wait_for(lambda: "WARNING looking at the queues: works again" in served.log)
                 with store.reading():
@@ -205,7 +207,8 @@ def test_a_database_that_is_gone_for_a_while_is_waited_for(tmp_path: Path, home:
                 assert served.stop() == 0
                 lines = [line.split(maxsplit=2)[2] for line in served.log.splitlines()[-2:]]
                 assert lines == [
-                    "WARNING pstamp.job.run: what it had claimed is free when its lease has run out", "INFO stopped",
+                    "WARNING pstamp.job.run: left behind; what it has claimed is free when its lease has run out",
+                    "INFO stopped",
                 ]  # fmt: skip
             database.start()
             with store.reading():

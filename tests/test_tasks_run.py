@@ -11,9 +11,9 @@ import servers
 from conftest import Clock
 from typer.main import get_command
 
-from pstamp_core.faults import UserError
+from pstamp_core.faults import RetryableError, UserError
 from pstamp_core.machines import RequestState
-from pstamp_core.store import pstampRequest
+from pstamp_core.store import pstampRequest, requests_to_parse
 from pstamp_core.store.tables import pstampDataStore
 from pstamp_core.tasks.run import run
 from pstamp_core.tasks.server import Server
@@ -57,6 +57,20 @@ def test_one_task_is_done_by_its_name(server: Server, survey: Survey, tmp_path: 
         "pstamp.dependent.run, pstamp.job.run, request.finish.run, pstamp.cleanup.run, pstamp.stopfaulted, "
         "pstamp.queue.cleanup"
     )
+
+
+def test_no_request_is_claimed_before_its_turn(server: Server, survey: Survey, tmp_path: Path) -> None:
+    sent = [servers.send(server, tmp_path, servers.row(1, survey), name=f"test_{number}") for number in (1, 2, 3)]
+    seen = []
+
+    def fail(request: pstampRequest) -> None:
+        seen.append([row.req_id for row in pstampRequest.select().where(pstampRequest.lease_owner != "")])
+        raise RetryableError("not now")
+
+    with server.store.reading():
+        assert server.work_through(requests_to_parse, 2, fail) == 2
+        assert server.work_through(requests_to_parse, 2, fail) == 1
+    assert seen == [[number] for number in sent]
 
 
 def test_data_stores_are_polled_and_what_is_wrong_with_them_is_told(

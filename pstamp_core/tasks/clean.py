@@ -56,11 +56,7 @@ def queue_cleanup(server: Server, days: float | None = None) -> int:
 
 def clean_requests(server: Server, limit: int) -> int:
     """Claim and clean up to `limit` requests that are to be deleted; return how many were claimed."""
-    requests = server.claim(requests_to_clean, limit)
-    for request in requests:
-        with server.attempt(request):
-            clean_request(server, request)
-    return len(requests)
+    return server.work_through(requests_to_clean, limit, lambda request: clean_request(server, request))
 
 
 def clean_request(server: Server, request: pstampRequest) -> None:

@@ -21,11 +21,7 @@ PARSE_ERRORS = "parse_error.txt"
 
 def finish_requests(server: Server, limit: int) -> int:
     """Claim and finish up to `limit` requests; return how many were claimed."""
-    requests = server.claim(requests_to_finish, limit)
-    for request in requests:
-        with server.attempt(request):
-            finish_request(server, request)
-    return len(requests)
+    return server.work_through(requests_to_finish, limit, lambda request: finish_request(server, request))
 
 
 def finish_request(server: Server, request: pstampRequest) -> None:

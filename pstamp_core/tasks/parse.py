@@ -105,11 +105,7 @@ class User:
 
 def parse_requests(server: Server, limit: int, progress: Progress | None = None) -> int:
     """Claim and parse up to `limit` requests; return how many were claimed."""
-    requests = server.claim(requests_to_parse, limit)
-    for request in requests:
-        with server.attempt(request):
-            parse_request(server, request, progress)
-    return len(requests)
+    return server.work_through(requests_to_parse, limit, lambda request: parse_request(server, request, progress))
 
 
 def parse_request(server: Server, request: pstampRequest, progress: Progress | None = None) -> None:

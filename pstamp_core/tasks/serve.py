@@ -40,8 +40,8 @@ LOOK = 0.5
 """Seconds between two looks at the queues; more where a look takes long."""
 KILL_AFTER = 5.0
 """Seconds between SIGTERM and SIGKILL."""
-LAST_WORDS = 10.0
-"""Seconds that a stopped scheduler waits for the database to take down the last outcomes."""
+LAST_WORDS = 3 * KILL_AFTER
+"""Seconds that a scheduler that stops waits for killed commands to die, and for the database to take down outcomes."""
 LINE = 10_000
 """Bytes of a line on standard error that are read at once."""
 
@@ -125,7 +125,6 @@ class Scheduler:
         """Serve until `stop` is called and every command has ended."""
         self._clerk.start()
         log.info("serves with %d workers", self._workers)
-        over_by: float | None = None
         told = False
         while True:
             now = time.monotonic()
@@ -137,13 +136,11 @@ class Scheduler:
             elif not told:
                 log.info("stops: %d running, killed after %g s, or when told again", len(self._children), self._grace)
                 told = True
-            elif all(child.code is not None for child in self._children):
-                over_by = over_by or now + LAST_WORDS
-                if not self._children or now > over_by:
-                    break
+            elif not self._children or now > self._stop_by + LAST_WORDS:
+                break
             time.sleep(TICK)
         for child in self._children:
-            log.warning("%s: what it had claimed is free when its lease has run out", child.task.name)
+            log.warning("%s: left behind; what it has claimed is free when its lease has run out", child.task.name)
         log.info("stopped")
 
     # -- starting

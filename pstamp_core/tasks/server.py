@@ -127,6 +127,21 @@ class Server:
 
         return self.store.work(work)
 
+    def work_through(self, queue: Callable[[int], ModelSelect[Any]], limit: int, work: Callable[[Any], object]) -> int:
+        """Claim up to `limit` rows of a queue and do `work` on each; return how many were claimed.
+
+        None is claimed before its turn: its lease would run while it waits, and when the worker hangs on another row
+        and is killed, it would share the fault.
+        """
+        for count in range(limit):
+            claimed = self.claim(queue, 1)
+            if not claimed:
+                return count
+            for row in claimed:
+                with self.attempt(row):
+                    work(row)
+        return limit
+
     def record(self, row: Worked, error: BaseException) -> None:
         """Store what an attempt on `row` failed with; the row may be ours no longer, then nothing is stored."""
         problem = as_pstamp_error(error)
