@@ -442,7 +442,7 @@ def test_a_refusal_says_what_is_missing(
     with pytest.raises(IllegalTransition) as refusal:
         machine.decide(row, event, Args(now=NOW, who=ME, owner=ME, **args))
     assert str(refusal.value) == message
-    assert refusal.value.fault == 4
+    assert refusal.value.fault == 5
 
 
 @pytest.mark.parametrize(

@@ -13,13 +13,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, Protocol
-
-from transitions import EventData
-from transitions import Machine as TransitionsMachine
-from transitions.core import MachineError
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pstamp_core.faults import Bug, Fault, IllegalTransition, LeaseLost, is_final, is_retryable
+
+if TYPE_CHECKING:
+    from transitions import EventData
+    from transitions import Machine as TransitionsMachine
 
 MICROSECONDS = 1_000_000
 
@@ -311,27 +312,34 @@ class Machine:
         self.faults = faults
         self.edges = tuple(edges)
         self._by_arrow: dict[tuple[Event, Any, Any], Edge] = {}
-        table: list[dict[str, Any]] = []
         for edge in self.edges:
             for source in edge.sources:
                 arrow = (edge.event, source, source if edge.dest is None else edge.dest)
                 if arrow in self._by_arrow:
                     raise Bug(f"{name}: two edges for {arrow}")
                 self._by_arrow[arrow] = edge
-                conditions = [_condition(guard) for guard in edge.guards]
-                table.append(
-                    {"trigger": edge.event.value, "source": source, "dest": arrow[2], "conditions": conditions}
-                )
-        self._machine = TransitionsMachine(
+
+    @cached_property
+    def _machine(self) -> TransitionsMachine:
+        """The table as the library has it; made when something is decided: commands that only look start quicker."""
+        from transitions import Machine as TransitionsMachine
+
+        return TransitionsMachine(
             model=None,
-            states=states,
+            states=self.states,
             initial=next(iter(self.initial)),
-            transitions=table,
+            transitions=[
+                {
+                    "trigger": event.value, "source": source, "dest": dest,
+                    "conditions": [_condition(guard) for guard in edge.guards],
+                }
+                for event, source, dest, edge in self.arrows()
+            ],
             auto_transitions=False,
             send_event=True,
             queued=False,
             before_state_change=self._remember_edge,
-        )
+        )  # fmt: skip
 
     def _remember_edge(self, data: EventData) -> None:
         subject, transition = data.model, data.transition
@@ -361,6 +369,8 @@ class Machine:
         IllegalTransition
             The event is not possible in this state, or a guard refuses it.
         """
+        from transitions import MachineError
+
         subject = _Subject(row.state)
         try:
             trigger = self._machine.events[event.value].trigger
