@@ -329,7 +329,7 @@ def draw_raw(survey: Field, exposure: Exposure, class_id: str) -> Array:
     slope = np.float32(0.02) * np.linspace(-1, 1, survey.size, dtype="f4")
     expected = (light + _sky_counts(exposure) * (1 + slope)) * flat_of(survey, class_id)
     counts = expected + rng.standard_normal(shape, "f4") * np.sqrt(np.maximum(expected, 0) + np.float32(READ_NOISE**2))
-    for rows, columns, ray in _cosmic_rays(survey, exposure, class_id):
+    for rows, columns, ray in cosmic_rays(survey, exposure, class_id):
         counts[rows, columns] += np.float32(ray)
     full = expected > FULL_WELL
     for column in np.flatnonzero(full.any(axis=0)):  # charge runs along the columns
@@ -405,7 +405,7 @@ def cell_wcs(survey: Field, skycell_id: str) -> WCS:
     return WCS(cell_header(survey, skycell_id))
 
 
-def _cosmic_rays(survey: Field, exposure: Exposure, class_id: str) -> list[tuple[Array, Array, float]]:
+def cosmic_rays(survey: Field, exposure: Exposure, class_id: str) -> list[tuple[Array, Array, float]]:
     """Return rows, columns and counts of the tracks of cosmic rays on a chip."""
     rng = generator(survey.seed, f"rays {exposure.name} {class_id}")
     rows, columns = survey.chip_shape

@@ -15,10 +15,9 @@ from typing import Any
 
 from pstamp_core.faults import Fault, RetryableError, UserError
 from pstamp_core.files import write_text
-from simtest.components import STAGES, plan_of
 
 _FILE = "orders.json"
-_STAGES = (*STAGES, "destreak")
+_STAGES = ("chip", "warp", "diff", "destreak")
 
 
 class What(Enum):
@@ -35,6 +34,9 @@ class What(Enum):
 
     PURGE = "purge"
     """Its run and component are set `purged` in the database while it is made."""
+
+    NOTHING = "nothing"
+    """An earlier order is taken back."""
 
 
 @dataclass(frozen=True)
@@ -55,22 +57,28 @@ class Order:
     fault: int = int(Fault.PS_EXIT_SYS_ERROR)
 
 
-def place(folder: Path, stage: str, stage_id: int, component: str, order: Order | None) -> None:
-    """Order what the next runs of `simtest.process` for a component do, instead of an earlier order; None: nothing.
+def place(folder: Path, stage: str, stage_id: int, component: str, order: Order) -> None:
+    """Order what the next runs of `simtest.process` for a component do, instead of an earlier order.
 
     Raises
     ------
     UserError
-        Fault 21: no such stage, or a number is out of range.
+        Fault 21: no such stage or component, or a number is out of range.
     RetryableError
         Fault 2: no survey, or the orders can't be written.
     """
     if stage not in _STAGES:
         raise UserError(f"order for {stage}: expected one of {', '.join(_STAGES)}")
-    if order and not 0 <= order.times <= 999:
+    if not 0 <= order.times <= 999:
         raise UserError(f"order for {order.times} runs: expected 1 to 999, or 0 for all")
-    if order and not 1 <= order.fault <= 99:
+    if not 1 <= order.fault <= 99:
         raise UserError(f"order of fault {order.fault}: expected 1 to 99")
+    from simtest.components import in_database, plan_of, states
+
+    plan_of(folder)
+    of = "chip" if stage == "destreak" else stage
+    if in_database(folder, lambda: states(of, stage_id, component)) is None:
+        raise UserError(f"order for {stage} {stage_id} {component}: there is no such component")
     with _orders(folder) as orders:
         _set(orders, f"{stage} {stage_id} {component}", order)
 
@@ -85,13 +93,13 @@ def take(folder: Path, stage: str, stage_id: int, component: str) -> Order | Non
         order = Order(What(found.pop("what")), **found)
         if order.times:
             left = Order(order.what, order.times - 1, order.fault)
-            _set(orders, key, left if left.times else None)
+            _set(orders, key, left if left.times else Order(What.NOTHING))
         return order
 
 
-def _set(orders: dict[str, dict[str, Any]], key: str, order: Order | None) -> None:
+def _set(orders: dict[str, dict[str, Any]], key: str, order: Order) -> None:
     orders.pop(key, None)
-    if order:
+    if order.what is not What.NOTHING:
         orders[key] = {**asdict(order), "what": order.what.value}
 
 
@@ -100,7 +108,6 @@ def _orders(folder: Path) -> Iterator[dict[str, dict[str, Any]]]:
     """Give the orders of a survey, and write them back if they were changed."""
     from simtest.making import alone
 
-    plan_of(folder)
     path = folder / _FILE
     try:
         with alone(folder):

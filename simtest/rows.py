@@ -171,11 +171,21 @@ def _add_chips(rows: Rows, plan: Field, exposure: Exposure) -> None:
         rows[t.chipProcessedImfile].append(
             {**chip, **magic, "exp_id": exp_id, "data_state": chip_state, "uri": base + ".ch.fits", "path_base": base}
         )
+    if magic["magicked"]:
+        _add_destreaking(rows, exposure, chip_id)
     base = path_base("cam", exposure, "")
     rows[t.camRun].append({**_RUN, "cam_id": cam_id, "chip_id": chip_id, "state": "full"})
     measured = {"zpt_obs": exposure.zero_point, "fwhm_major": exposure.fwhm / PIXEL}
     rows[t.camProcessedExp].append({**measured, "cam_id": cam_id, "uri": base + ".smf", "path_base": base})
     rows[t.fakeRun].append({"fake_id": run_id("fake", i), "cam_id": cam_id, "state": "full"})
+
+
+def _add_destreaking(rows: Rows, exposure: Exposure, chip_id: int) -> None:
+    """Add the rows of the destreak run of the chips of one exposure."""
+    number, now = _DESTREAK + exposure.index, state("chip", exposure.index)
+    own = {"label": _RUN["label"], "data_group": _RUN["data_group"], "re_place": True}
+    rows[t.magicDSRun].append({**own, "magic_ds_id": number, "stage": "chip", "stage_id": chip_id, "state": now})
+    rows[t.magicDSFile] += [{"magic_ds_id": number, "component": class_id, "data_state": now} for class_id in CHIPS]
 
 
 def _add_warps(rows: Rows, plan: Field, exposure: Exposure, drawn: Mapping[Key, Drawn]) -> None:
