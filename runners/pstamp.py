@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from pstamp_core import __version__
-from runners import console, db, look, order, serve
+from runners import console, db, look, order, serve, simtest
 from runners.console import HOME, Home, server_of
 
 app = typer.Typer(
@@ -24,6 +24,7 @@ app.add_typer(request_app, name="request")
 app.add_typer(images_app, name="images")
 app.add_typer(project_app, name="project")
 app.add_typer(db.app, name="db")
+app.add_typer(simtest.app, name="simtest")
 _PANELS: dict[str, tuple[Callable[..., None], ...]] = {
     "To look": (
         look.status, look.why, look.show, look.history, look.log, look.results, look.sheet, look.config,
@@ -181,30 +182,6 @@ def project_add(
         oldest_diff=oldest_diff, oldest_unconv=oldest_unconv,
     )  # fmt: skip
     print(f"project {name}: images from {address}")
-
-
-@app.command()
-def simtest(
-    folder: Annotated[Path, typer.Argument(help="Where the survey goes; made if it is not there.")],
-    seed: Annotated[int, typer.Option(help="The same seed gives the same survey.")] = 1,
-    exposures: Annotated[int, typer.Option(min=5, max=99, help="How many exposures.")] = 6,
-    size: Annotated[int, typer.Option(min=80, max=2000, help="Columns of a chip; all else scales with it.")] = 400,
-    restore: Annotated[
-        bool, typer.Option("--restore", help="Make the deleted pixels of a survey again, as an update would.")
-    ] = False,
-) -> None:
-    """Make a small simulated survey: images of all stages, and an image database with gpc1's tables.
-
-    Example: pstamp simtest survey && pstamp project add gpc1 --imagedb survey/simtest.db --root survey
-    """
-    from simtest.survey import restore_all, simulate
-
-    if restore:
-        print(f"{restore_all(folder)} images made again in {folder}")
-        return
-    with console.progress() as progress:
-        survey = simulate(folder, seed=seed, exposures=exposures, size=size, progress=progress)
-    print(f"survey in {survey.folder}; image database {survey.database}")
 
 
 def main() -> None:

@@ -7,7 +7,7 @@ say() { printf '\n$ %s\n' "$*"; "$@"; }
 
 rm -rf demo-home
 say pstamp init
-say pstamp simtest demo-home/survey
+say pstamp simtest make demo-home/survey
 say pstamp project add gpc1 --imagedb demo-home/survey/simtest.db --root demo-home/survey --camera GPC1
 say pstamp request make "$here/demo.txt" --out demo-home/demo.fits
 say pstamp submit demo-home/demo.fits
@@ -22,7 +22,7 @@ cat <<END
 All stamps on one page: demo-home/contact-sheet.png
 Request 2 waits for an image whose pixels were deleted. What to type next (after: export PSTAMP_HOME=demo-home):
   pstamp why request 2                           what it waits for, and what would help
-  pstamp simtest demo-home/survey --restore      make the deleted pixels again, as IPP's update processing would
+  pstamp simtest restore demo-home/survey        make the deleted pixels again, as IPP's update processing would
   pstamp run && pstamp results 2                 the stamp that request 2 waited for
   \$EDITOR $here/demo.txt                       write rows of your own, then: pstamp request make, submit, run
 END

@@ -166,7 +166,7 @@ rows  of         event    from  to    fault  cause  which
         (["priority", "label", "", "5", "--home", "h"], 5, "label '': expected 1 to 64 characters"),
         (["request", "make", "nosuch.txt"], 2, "No such file or directory: nosuch.txt"),
         (["images", "add", "x.fits", "--project", "no", "--home", "h"], 5, "there is no project 'no'"),
-        (["simtest", "x", "--size", "7"], 3, "Invalid value for '--size'"),
+        (["simtest", "make", "x", "--size", "7"], 3, "Invalid value for '--size'"),
         (["nosuch"], 3, "No such command 'nosuch'"),
     ],
 )
