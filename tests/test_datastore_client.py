@@ -175,9 +175,16 @@ def test_an_index_without_end_is_refused(remote: Remote, monkeypatch: pytest.Mon
 
 def test_nothing_is_unpacked(remote: Remote, tmp_path: Path) -> None:
     packed = gzip.compress(b"0" * 1_000_000)
-    remote.special["r.fits"] = send(packed, Content_Encoding="gzip")
+    asked = []
+
+    def answer(handler: stores.BaseHTTPRequestHandler) -> None:
+        asked.append(handler.headers["Accept-Encoding"])
+        send(packed, Content_Encoding="gzip")(handler)
+
+    remote.special["r.fits"] = answer
     fetch(f"{remote.uri}/r.fits", tmp_path / "got", timeout=5, max_bytes=len(packed))
     assert (tmp_path / "got").read_bytes() == packed
+    assert asked == ["identity"]
 
 
 def test_what_is_cut_short_is_no_file_and_no_index(remote: Remote, tmp_path: Path) -> None:

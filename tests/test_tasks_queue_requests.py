@@ -396,6 +396,27 @@ def test_killed_at_any_commit_and_started_again(
     assert again().lastFileset == "f3"
 
 
+def test_a_commit_whose_answer_was_lost_queues_nothing_twice(
+    server: Server, clock: Clock, remote: Remote, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_store(remote.uri)
+    remote.add("f0")
+    remote.add("f1", r__fits="1")
+    remote.special["f0/index.txt"] = send("", 500)  # so that the bookmark does not tell
+    work, commits = server.store.work, count()
+
+    def lost(unit: Callable[[], Any]) -> Any:
+        result = work(unit)
+        return result if next(commits) == 0 else work(unit)  # done again, as the database says nothing
+
+    with monkeypatch.context() as patch:
+        patch.setattr(server.store, "work", lost)
+        assert "somebody else" in poll(server, clock)[0].troubles[-1]
+    assert uris() == ["f1/r.fits"]
+    poll(server, clock)
+    assert uris() == ["f1/r.fits"]
+
+
 @pytest.mark.parametrize("when", ["list_filesets", "list_files"])
 def test_two_polls_at_once_queue_a_file_once(
     server: Server, other: Store, clock: Clock, remote: Remote, monkeypatch: pytest.MonkeyPatch, when: str

@@ -173,7 +173,7 @@ def _read_index(base: str, query: str, timeout: float, read: Callable[[str], lis
 def _blocks(uri: str, timeout: float, max_bytes: int) -> Generator[bytes]:
     """Yield what is at `uri` in blocks, at most `max_bytes` altogether; to be closed, since who reads may give up."""
     length = 0
-    with closing(_http_blocks(uri, timeout, max_bytes) if is_http(uri) else _file_blocks(uri, max_bytes)) as blocks:
+    with closing(_http_blocks(uri, timeout, max_bytes) if is_http(uri) else _file_blocks(uri)) as blocks:
         for block in blocks:
             length += len(block)
             if length > max_bytes:
@@ -185,14 +185,11 @@ def _too_large(uri: str, max_bytes: int) -> UserError:
     return UserError(f"{redact(uri)}: larger than {max_bytes} bytes; expected a smaller file")
 
 
-def _file_blocks(uri: str, max_bytes: int) -> Generator[bytes]:
+def _file_blocks(uri: str) -> Generator[bytes]:
     path = _local_path(uri)
     try:
-        found = path.stat()
-        if not stat.S_ISREG(found.st_mode):  # opening a pipe would wait for ever
+        if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for ever
             raise UserError(f"{path}: not a regular file; expected one")
-        if found.st_size > max_bytes:
-            raise _too_large(uri, max_bytes)
         with path.open("rb") as stream:
             while block := stream.read(_BLOCK):
                 yield block
@@ -250,7 +247,6 @@ def _answer(client: Client, uri: str) -> Response:
         answer = client.send(request, stream=True)
         if answer.next_request is None:
             return answer
-        answer.close()
         request = answer.next_request
     raise TooManyRedirects(f"more than {MAX_REDIRECTS} redirects")
 
