@@ -108,7 +108,7 @@ def test_another_component_does_not_wait(server: Server, other: dict[str, Any]) 
 def test_a_component_that_was_gone_does_not_wait(server: Server) -> None:
     """It is needed again, so that its pixels may be had by now."""
     claimed = claim(server, parse(server))
-    server.store.work(lambda: close(claimed, server.args(fault=26), "purged"))
+    server.store.work(lambda: close([claimed], server.args(fault=26), "purged"))
     assert parse(server).retry_at == 0
 
 
@@ -172,7 +172,7 @@ def test_a_component_that_was_gone_after_it_was_given_up_does_not_wait(server: S
     give_up_one(server, "dependent", parse(server, "sky.2").dep_id, "otto")  # another one since
     server.store.work(lambda: pstampDependent.update(retry_at=0).execute())
     claimed = claim(server, pstampDependent.get_by_id(second.dep_id))
-    server.store.work(lambda: close(claimed, server.args(fault=26), "purged"))
+    server.store.work(lambda: close([claimed], server.args(fault=26), "purged"))
     assert parse(server).retry_at == 0
 
 

@@ -103,7 +103,7 @@ def test_a_cleaned_image_is_waited_for(server: Server, tmp_path: Path, survey: S
     run(server, workers=1)
     (waiting,) = report.waiting(server)
     assert waiting.what == f"2 job(s) of request {req_id}, {other}"
-    assert waiting.why == f"dependent 1: warp {survey.cleaned_warp} {cell}: cleaned, must be made again"
+    assert waiting.why == f"dependent 1: warp {survey.cleaned_warp} {cell}: being made again"
     with pytest.raises(UserError, match=f"request {req_id} is run: no results yet"):
         report.results(server, req_id)
     restore(own, "warp", survey.cleaned_warp, cell)

@@ -571,7 +571,7 @@ def test_a_component_is_given_up_while_a_request_that_needs_it_is_parsed(
     dependent, request = fire_one(server, dependent_of(waiting), Event.CLAIM), submit(server)
     tasks: dict[str, Task] = {
         "parse": lambda server: store_plan(server, request, plan_of("sky.1")),
-        "close": lambda server: close(dependent, server.args(fault=26), "purged"),
+        "close": lambda server: close([dependent], server.args(fault=26), "purged"),
     }
     meanwhile(server, address, clock, *(tasks[name] for name in order))
     check(look(server.store))

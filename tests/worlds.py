@@ -95,9 +95,11 @@ class World:
             (t.rawExp, {"exp_id": 1, "exp_name": "o1", "camera": "GPC1", "dateobs": datetime(2010, 3, 1, tzinfo=UTC),
                         "filter": "r.00000", "exp_time": 40.0}),
             (t.chipRun, {"chip_id": 11, "exp_id": 1, "state": "full"}),
+            (t.chipProcessedImfile, {"chip_id": 11, "exp_id": 1, "class_id": "XY31", "data_state": "full"}),
             (t.camRun, {"cam_id": 11, "chip_id": 11, "state": "full"}),
             (t.fakeRun, {"fake_id": 11, "cam_id": 11}),
             (t.warpRun, {"warp_id": 11, "fake_id": 11, "state": "cleaned", "tess_id": "RINGS"}),
+            (t.warpSkyCellMap, {"warp_id": 11, "skycell_id": "cell", "tess_id": "RINGS", "class_id": "XY31"}),
             (t.warpImfile, {"warp_skyfile_id": 1, "warp_id": 11, "skycell_id": "cell"}),
             (t.warpSkyfile, {"warp_id": 11, "skycell_id": "cell", "tess_id": "RINGS", "data_state": "cleaned",
                              "path_base": str(self.folder / "images" / "warp")}),
@@ -108,10 +110,11 @@ class World:
         add_project(server, "gpc1", "images/gpc1.db")
 
     def set_warp(self, state: str) -> None:
-        """Bring the warp from `cleaned` to another state."""
+        """Bring the warp from `cleaned`, or `update`, to another state."""
         with ImageDB(str(self.home / "images" / "gpc1.db")).session():
-            t.warpRun.update(state=state).where(t.warpRun.state == "cleaned").execute()
-            t.warpSkyfile.update(data_state=state).where(t.warpSkyfile.data_state == "cleaned").execute()
+            t.warpRun.update(state=state).where(t.warpRun.state.in_(["cleaned", "update"])).execute()
+            absent = t.warpSkyfile.data_state.in_(["cleaned", "update"])
+            t.warpSkyfile.update(data_state=state).where(absent).execute()
 
     def server(self) -> Server:
         """The server as a new process has it, with a connection of its own."""

@@ -1,81 +1,210 @@
-"""Looking at the components that jobs wait for (`pstamp_checkdependent.pl`)."""
+"""Looking at the components that jobs wait for, and having them made again (`pstamp_checkdependent.pl`).
+
+All dependents that are due are looked at together: some queries for each image database, however many they are.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from pstamp_core.faults import Fault, RetryableError
-from pstamp_core.machines import Args, DependentState, Event
+from peewee import JOIN
+
+from pstamp_core.faults import Fault, LeaseLost, RetryableError, is_retryable
+from pstamp_core.imagedb import Component, ImageDB, Key, Link, Policy, Verdict, Waiter, classify, look, survey_of
+from pstamp_core.machines import Args, DependentState, Event, JobState, RequestState
 from pstamp_core.machines.machine import MICROSECONDS
-from pstamp_core.store import dependents_to_check, fire, moment, pstampDependent, pstampProject, waiting_jobs
+from pstamp_core.store import (
+    Label,
+    dependents_to_check,
+    fire,
+    moment,
+    priority,
+    pstampDependent,
+    pstampJob,
+    pstampProject,
+    pstampRequest,
+    waiting_jobs,
+)
 from pstamp_core.tasks import logs
-from pstamp_core.tasks.server import Server, verdict_on
+from pstamp_core.tasks.server import Server
+
+LONGEST_WAIT = 7
+"""Days after which nobody waits any more for a component, whatever keeps it: 25, with what is known."""
+
+UPDATE_LABEL = "ps_ud_"
+"""What the label of the update server begins with (`pstampparse.pl`); the rest is the request's."""
+_LABEL_LENGTH = 64
+
+Outcome = tuple[pstampDependent, Verdict]
 
 
 def check_dependents(server: Server, limit: int) -> int:
-    """Claim and look at up to `limit` dependents; return how many changed.
+    """Claim and look at up to `limit` dependents; return how many need not be looked at again.
 
-    A component that is there makes its dependent `full` and its jobs eligible; one that is gone stops both with its
-    code; any other is looked at again after a while, with the reason kept for whoever asks.
+    A component that is there makes its dependent `full` and its jobs eligible; one that can't be had stops both with
+    its code; any other is put into `update`, with what it is made of, and looked at again after a while. An image
+    database that does not answer faults its own dependents alone.
     """
-    dependents = server.claim(dependents_to_check, limit)
-    changed = 0
-    for dependent in dependents:
-        with server.attempt(dependent):
-            changed += check_dependent(server, dependent)
-    return changed
+    by_database: dict[str, list[pstampDependent]] = {}
+    for dependent in server.claim(dependents_to_check, limit):
+        by_database.setdefault(dependent.imagedb, []).append(dependent)
+    done = 0
+    for some in by_database.values():
+        try:
+            done += _check(server, some)
+        except Exception as error:
+            for dependent in some:
+                server.record(dependent, error)
+    return done
 
 
 def check_dependent(server: Server, dependent: pstampDependent) -> bool:
-    """Look at the component of the claimed `dependent`; return whether it can be waited for no longer.
+    """Look at the component of the claimed `dependent`; return whether it need not be looked at again.
 
     Raises
     ------
-    LeaseLost
-        Somebody else took the dependent over.
     RetryableError
-        The image database does not answer, or does not know the component (only a positive finding is final).
+        The image database does not answer.
     """
-    with server.store.reading():
-        project = pstampProject.get_or_none(pstampProject.dbname == dependent.imagedb)
-    imageroot = project.imageroot if project else ""
-    image = server.imagedb_at(dependent.imagedb, imageroot).component(
-        dependent.stage, dependent.stage_id, dependent.component
-    )
-    name = f"{dependent.stage} {dependent.stage_id} {dependent.component}"
-    if image is None:
-        raise RetryableError(f"{name}: not in image database {dependent.imagedb}", Fault.PS_EXIT_PROG_ERROR)
-    verdict = verdict_on(project, image)
-    if verdict.fault:
-        args = server.args(fault=verdict.fault)
-        server.store.work(lambda: close(dependent, args, verdict.reason))
-        logs.end(server, dependent, f"stop, {verdict.fault}: {verdict.reason}", args.now)
-    elif verdict.waits:
-        args = server.args()
-        server.store.work(lambda: fire([dependent], Event.RELEASE, args, note=verdict.reason, reason=verdict.reason))
-        if dependent.attempt == 1 or verdict.reason != dependent.reason:  # a look every few seconds would fill the log
-            logs.end(server, dependent, f"waits: {verdict.reason}", args.now)
-        return False
+    return _check(server, [dependent]) > 0
+
+
+def chain(server: Server, dependent: pstampDependent) -> list[Link]:
+    """Return the component of a dependent, and below it what it is made of, as they are now.
+
+    Raises
+    ------
+    RetryableError
+        The image database does not answer.
+    """
+    imagedb, policy = _image_database(server, dependent.imagedb)
+    key = _key(dependent)
+    return list(survey_of(imagedb, [key], policy, server.store.now()).chain(key))
+
+
+def close(dependents: Sequence[pstampDependent], args: Args, reason: str, cause: int = 0) -> None:
+    """Close claimed dependents whose component can't be had, and stop their jobs; part of a unit of work.
+
+    Parameters
+    ----------
+    dependents : sequence of pstampDependent
+        Which.
+    args : Args
+        With the code.
+    reason : str
+        Why, for the user.
+    cause : int
+        The retryable code that led to it, if one did; they keep it.
+    """
+    if is_retryable(cause):
+        failed = fire(dependents, Event.FAULT, replace(args, fault=cause), note=reason, reason=reason)
+        fire(failed, Event.GIVE_UP, args, note=reason)
     else:
-        args = server.args()
-        server.store.work(lambda: fire([dependent], Event.SATISFY, args, reason=""))
-        logs.end(server, dependent, "full: the image is there", args.now)
-    return True
+        fire(dependents, Event.FAULT, args, note=reason, reason=reason)
+    stop_waiting_jobs(dependents, args, reason)
 
 
-def close(dependent: pstampDependent, args: Args, reason: str) -> None:
-    """Close a claimed dependent whose component is gone, and stop its jobs with the same code; part of a unit of work.
-
-    `args` has the code.
-    """
-    fire([dependent], Event.FAULT, args, note=reason, reason=reason)
-    stop_waiting_jobs([dependent], args, reason)
-
-
-def stop_waiting_jobs(dependents: list[pstampDependent], args: Args, reason: str) -> None:
+def stop_waiting_jobs(dependents: Sequence[pstampDependent], args: Args, reason: str) -> None:
     """Stop the open jobs of closed `dependents` with the code of `args`; part of the unit of work that closes them."""
     fire(waiting_jobs(dependents), Event.GIVE_UP, args, note=reason, sentence=reason)
+
+
+def _check(server: Server, dependents: Sequence[pstampDependent]) -> int:
+    """Look at the components of claimed dependents of one image database; return how many are done with."""
+    imagedb, policy = _image_database(server, dependents[0].imagedb)
+    with server.store.reading():
+        waiters = _waiters(server, dependents)
+        now = server.store.now()
+    with imagedb.session():
+        survey = look(imagedb, {_key(each): waiters[each.dep_id] for each in dependents}, policy, now)
+    outcomes: list[Outcome] = []
+    for dependent in dependents:
+        key = _key(dependent)
+        if key in survey.parts:
+            outcomes.append((dependent, classify(survey.facts(key), no_wait=_impatience(dependent, now))))
+        else:  # only a positive finding is final
+            where = f"{dependent.stage} {dependent.stage_id} {dependent.component}: not in image database"
+            server.record(dependent, RetryableError(f"{where} {dependent.imagedb}", Fault.PS_EXIT_PROG_ERROR))
+    try:
+        server.store.work(lambda: _fire(server, outcomes))
+    except LeaseLost:  # one of them was taken over: each for itself
+        for outcome in outcomes:
+            with server.attempt(outcome[0]):
+                server.store.work(lambda outcome=outcome: _fire(server, [outcome]))  # type: ignore[misc]
+                _tell(server, [outcome], now)
+    else:
+        _tell(server, outcomes, now)
+    return sum(not verdict.waits for _, verdict in outcomes)
+
+
+def _image_database(server: Server, dbname: str) -> tuple[ImageDB, Policy]:
+    with server.store.reading():
+        project = pstampProject.get_or_none(pstampProject.dbname == dbname)
+    settings = server.settings
+    policy = Policy(
+        need_magic=bool(project and project.need_magic), oldest_diff=project.oldest_diff if project else 0,
+        ceiling=settings.retry_ceiling, backoff=server.args().backoff,
+        cooldown=int(settings.cooldown_seconds * MICROSECONDS),
+    )  # fmt: skip
+    return server.imagedb_at(dbname, project.imageroot if project else ""), policy
+
+
+def _key(dependent: pstampDependent) -> Key:
+    return dependent.stage, dependent.stage_id, dependent.component
+
+
+def _waiters(server: Server, dependents: Sequence[pstampDependent]) -> dict[int, Waiter]:
+    """Return who waits most urgently for each dependent, by the labels that the requests have now."""
+    query: Any = (
+        pstampJob.select(pstampJob.dep_id, priority(), pstampRequest.label)
+        .join_from(pstampJob, pstampRequest, on=(pstampRequest.req_id == pstampJob.req_id))
+        .join_from(pstampRequest, Label, JOIN.LEFT_OUTER, on=(Label.label == pstampRequest.label))
+        .where(
+            pstampJob.dep_id.in_([each.dep_id for each in dependents]), pstampJob.state == JobState.RUN,
+            pstampRequest.state == RequestState.RUN, Label.active.is_null() | (Label.active == True),  # noqa: E712 (SQL)
+        )
+        .group_by(pstampJob.dep_id, pstampRequest.label, Label.priority)
+    )  # fmt: skip
+    found = {each.dep_id: Waiter(-1, each.rlabel or UPDATE_LABEL + server.settings.label) for each in dependents}
+    for dep_id, urgency, label in query.tuples():
+        waiter = Waiter(urgency, (UPDATE_LABEL + (label or server.settings.label))[:_LABEL_LENGTH])
+        found[dep_id] = max(found[dep_id], waiter)
+    return found
+
+
+def _impatience(dependent: pstampDependent, now: int) -> str:
+    waited = now - dependent.changed_at
+    return f"not there after {LONGEST_WAIT} days" if waited > LONGEST_WAIT * 86400 * MICROSECONDS else ""
+
+
+def _fire(server: Server, outcomes: Iterable[Outcome]) -> None:
+    """Store what the looks found out, together what is alike; part of a unit of work."""
+    alike: dict[tuple[Verdict, bool], list[pstampDependent]] = {}
+    for dependent, verdict in outcomes:
+        alike.setdefault((verdict, verdict.reason != dependent.reason), []).append(dependent)
+    for (verdict, is_new), some in alike.items():
+        args = server.args(fault=verdict.fault)
+        if verdict.fault:
+            close(some, args, verdict.reason, verdict.cause)
+        elif verdict.component is Component.USABLE:
+            fire(some, Event.SATISFY, args, reason="")
+        elif is_new:
+            fire(some, Event.RELEASE, args, reason=verdict.reason)
+        else:
+            fire(some, Event.RELEASE, args)
+
+
+def _tell(server: Server, outcomes: Iterable[Outcome], now: int) -> None:
+    """Write to the logs what is new; a look every few seconds would fill them."""
+    for dependent, verdict in outcomes:
+        if verdict.fault:
+            logs.end(server, dependent, f"stop, {verdict.fault}: {verdict.reason}", now)
+        elif verdict.component is Component.USABLE:
+            logs.end(server, dependent, "full: the image is there", now)
+        elif dependent.attempt == 1 or verdict.reason != dependent.reason:
+            logs.end(server, dependent, f"waits: {verdict.reason}", now)
 
 
 def component_key(values: Mapping[str, Any]) -> str:
