@@ -313,7 +313,9 @@ def _plan_row(row: RequestRow, projects: _Projects, plan: Plan, outdir: Path) ->
     except RetryableError as error:
         if not projects.last_try:
             raise
-        plan.answer(Fault.PSTAMP_NOT_AVAILABLE, f"row {row.rownum}: {error}", **columns, cause=error.fault)
+        # Where the database is, is nothing for users; it is in the history of the tries before.
+        sentence = f"row {row.rownum}: the images of project {project.name} can't be looked up now; send it again later"
+        plan.answer(Fault.PSTAMP_NOT_AVAILABLE, sentence, **columns, cause=error.fault)
         return
     for number, image in enumerate(images, 1):
         _plan_job(project, row, number, image, limit, columns, plan, outdir)
