@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -14,9 +15,12 @@ import pytest
 from conftest import Clock, Rows, _create
 from serving import serving, wait_for
 
+from pstamp_core.faults import RetryableError
 from pstamp_core.machines import JobState
 from pstamp_core.store import Store, pstampHistory, pstampJob
 from pstamp_core.tasks import table
+from pstamp_core.tasks.serve import Scheduler
+from pstamp_core.tasks.server import Server
 from runners import pstamp
 
 
@@ -151,17 +155,6 @@ def test_several_serve_one_database_and_one_that_is_killed_takes_nothing_with_it
 
 
 @pytest.mark.parametrize("engine", ["sqlite"])
-def test_work_that_waits_while_no_command_succeeds_is_warned_of(
-    store: Store, address: str, rows: Rows, home: Path
-) -> None:
-    (home / "pstamp.toml").write_text("retry_seconds = 0.0\nretry_ceiling = 1000\n")
-    rows.job(image="gives up")
-    warning = "pstamp.job.run: work waits, but none was done well for 0.02 minutes"
-    with serving(home, address, 60, "--alarm", "0.02") as served:
-        wait_for(lambda: served.log.count(warning) > 1)
-
-
-@pytest.mark.parametrize("engine", ["sqlite"])
 def test_no_more_commands_run_at_once_than_there_are_workers(
     store: Store, address: str, rows: Rows, home: Path
 ) -> None:
@@ -193,8 +186,6 @@ def test_a_database_that_is_gone_for_a_while_is_waited_for(tmp_path: Path, home:
                 wait_for(lambda: "ERROR looking at the queues: database " in served.log)
                 (home / "go on").touch()
                 wait_for(lambda: "pstamp.job.run: the command ended in" in served.log)
-                told_of = [line.partition(" ERROR ")[2] for line in served.log.splitlines() if " ERROR " in line]
-                assert len(told_of) == len(set(told_of))
                 database.start()
                 wait_for(lambda: "WARNING looking at the queues: works again" in served.log)
                 with store.reading():
@@ -238,3 +229,45 @@ def test_it_is_as_silent_as_one_wants(store: Store, address: str, rows: Rows, ho
         wait_for(lambda: stopped([job]))
         assert served.stop() == 0
         assert served.log == ""
+
+
+def test_it_warns_after_each_ten_minutes_in_which_work_waits_and_no_command_ends_well(
+    server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    jobs = replace(table.JOBS, command=("true",))
+    scheduler = Scheduler(server, os.environ, workers=1, tasks=(jobs,))
+
+    def warnings(now: float, *waiting: str) -> int:
+        caplog.clear()
+        scheduler._clerk._waiting = frozenset(waiting)
+        scheduler._warn_of_silence(now)
+        for message in caplog.messages:
+            assert message == (
+                "pstamp.job.run: work waits, but none was done well for 10 minutes (0 running now); see: pstamp status"
+            )
+        return len(caplog.messages)
+
+    assert [warnings(now, "pstamp.job.run") for now in (0, 599, 600, 601, 1199, 1200)] == [0, 0, 1, 0, 0, 1]
+    assert [warnings(1300), warnings(1801), warnings(1900, "pstamp.job.run")] == [0, 0, 0]
+    assert [warnings(now, "pstamp.job.run") for now in (2499, 2500)] == [0, 1]
+    scheduler._start(jobs, 2600)
+    (child,) = scheduler._children
+    child.process.wait()
+    scheduler._watch(child, 2600)
+    assert [warnings(now, "pstamp.job.run") for now in (3100, 3699, 3700)] == [0, 0, 1]
+
+
+def test_what_hinders_it_is_told_once_and_so_is_the_end(server: Server, caplog: pytest.LogCaptureFixture) -> None:
+    clerk = Scheduler(server, {}, workers=1)._clerk
+    wrong = [RetryableError("the disk is full"), RetryableError("the disk is full"), RetryableError("no memory"), None]
+
+    def action(error: Exception | None) -> None:
+        if error:
+            raise error
+
+    for _ in range(2):
+        assert [clerk._try("pstamp.reap", action, error) for error in wrong] == [False, False, False, True]
+    assert clerk._try("pstamp.reap", action, None)
+    assert caplog.messages == 2 * [
+        "pstamp.reap: the disk is full", "pstamp.reap: no memory", "pstamp.reap: works again",
+    ]  # fmt: skip

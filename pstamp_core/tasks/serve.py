@@ -210,7 +210,7 @@ class Scheduler:
                 self._quiet_since.pop(task.name, None)
             elif now - self._quiet_since.setdefault(task.name, now) >= self._alarm:
                 self._quiet_since[task.name] = now
-                running = sum(child.task is task for child in self._children)
+                running = sum(child.task is task and child.code is None for child in self._children)
                 log.warning(
                     "%s: work waits, but none was done well for %g minutes (%d running now); see: pstamp status",
                     task.name, self._alarm / 60, running,
