@@ -122,19 +122,19 @@ PSTAMPTOOL = Program(
 
 def call(mode: str, settings: Settings, options: dict[str, Any]) -> Rows | int | None:
     """Do what a mode does; a mode that takes ``-simple`` is a list."""
-    from pstamp_core.tasks.tool import open_store
+    from pstamp_core.tasks.tool import opened
 
-    store = open_store(settings)
-    if "simple" in PSTAMPTOOL.options(mode):
-        from pstamp_core.tasks.tool import lists
+    with opened(settings) as store:
+        if "simple" in PSTAMPTOOL.options(mode):
+            from pstamp_core.tasks.tool import lists
 
-        found: Rows = getattr(lists, mode)(store, **options)
-        return found
-    from pstamp_core.tasks.server import Server
-    from pstamp_core.tasks.tool import changes
+            found: Rows = getattr(lists, mode)(store, **options)
+            return found
+        from pstamp_core.tasks.server import Server
+        from pstamp_core.tasks.tool import changes
 
-    number: int | None = getattr(changes, mode)(Server(settings, store), **options)
-    return number
+        number: int | None = getattr(changes, mode)(Server(settings, store), **options)
+        return number
 
 
 def main() -> None:

@@ -372,10 +372,11 @@ def _rows(
     *order: Any,
 ) -> Rows:
     """Return the rows of `query` that the options ask for; a queue has an order of its own."""
-    wanted = query.where(*conditions(options, filters))
+    if wanted := conditions(options, filters):
+        query = query.where(*wanted)
     if order:
-        wanted = wanted.order_by(*order)
-    return Rows(record, _titles(columns), _selected(columns, wanted, options.get("limit", 0)))
+        query = query.order_by(*order)
+    return Rows(record, _titles(columns), _selected(columns, query, options.get("limit", 0)))
 
 
 def _titles(columns: Sequence[Column]) -> list[tuple[str, str]]:
