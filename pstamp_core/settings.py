@@ -6,7 +6,9 @@ The home holds everything of a server: ``pstamp.toml``, the database ``pstamp.db
 
 from __future__ import annotations
 
+import json
 import re
+import string
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
@@ -62,6 +64,17 @@ class Settings:
         How long a component that was given up is left alone, before the next request has it tried again.
     preserve_days : float
         Days after which a finished request is deleted from disk (IPP: PSTAMP_PRESERVE_DAYS); 0 keeps for ever.
+    update_chip, update_warp, update_diff, update_destreak : list of str
+        The program, and its arguments, that makes a component of this stage again from its inputs, or takes the streaks
+        from it. Empty: another update server does that. See `pstamp_update_run` for what is asked of it.
+
+        In an argument {stage}, {stage_id} and {component} stand for the component, {path_base} for what the names of
+        its files begin with, {root} for the folder of the project's images, {database} for the address of its image
+        database, without the password; a brace is written twice.
+    update_timeout : float
+        Seconds after which such a program is killed.
+    update_at_once : int
+        How many of them run at the same time on a host; 0 is one for each core.
     """
 
     home: Path
@@ -82,6 +95,12 @@ class Settings:
     claim_limit: int = 100
     cooldown_seconds: float = 3600.0
     preserve_days: float = 14.0
+    update_chip: tuple[str, ...] = ()
+    update_warp: tuple[str, ...] = ()
+    update_diff: tuple[str, ...] = ()
+    update_destreak: tuple[str, ...] = ()
+    update_timeout: float = 1200.0
+    update_at_once: int = 0
 
     @property
     def address(self) -> str:
@@ -110,7 +129,11 @@ class Settings:
         return self.home / "datastore"
 
 
-_TYPES: dict[str, Any] = {"str": str, "int": int, "float": (int, float), "bool": bool}
+PLACEHOLDERS = ("stage", "stage_id", "component", "path_base", "root", "database")
+"""What stands in braces in an argument of a program that makes components again."""
+
+_COMMAND = "tuple[str, ...]"
+_TYPES: dict[str, Any] = {"str": str, "int": int, "float": (int, float), "bool": bool, _COMMAND: list}
 
 
 def load_settings(home: Path, database: str | None = None, *, without_home: bool = False, **parts: Any) -> Settings:
@@ -144,14 +167,7 @@ def load_settings(home: Path, database: str | None = None, *, without_home: bool
         values = {}
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise _wrong(f"{path}: {error}") from error
-    known = {each.name: str(each.type) for each in fields(Settings) if each.name != "home"}
-    for key, value in values.items():
-        if key not in known:
-            raise _wrong(f"{path}: unknown key {key!r}; the keys are {', '.join(known)}")
-        if not isinstance(value, _TYPES[known[key]]) or (isinstance(value, bool) and known[key] != "bool"):
-            raise _wrong(f"{path}: {key} = {value!r}; expected {known[key]}")
-        if isinstance(value, (int, float)) and not isinstance(value, bool) and not 0 <= value < inf:
-            raise _wrong(f"{path}: {key} = {value!r}; expected 0 or more")
+    _check(path, values)
     if database:
         values["database"] = database
     settings = Settings(home.resolve(), **values)
@@ -162,6 +178,40 @@ def load_settings(home: Path, database: str | None = None, *, without_home: bool
         except (OSError, UnicodeDecodeError) as error:
             raise _wrong(f"{path}: password_file = {settings.password_file!r}: {error}") from error
     return replace(settings, database=with_parts(settings.database, **parts))
+
+
+def _check(path: Path, values: dict[str, Any]) -> None:
+    """Check what the file at `path` says, and turn it into what `Settings` takes."""
+    known = {each.name: str(each.type) for each in fields(Settings) if each.name != "home"}
+    for key, value in values.items():
+        if key not in known:
+            raise _wrong(f"{path}: unknown key {key!r}; the keys are {', '.join(known)}")
+        if not isinstance(value, _TYPES[known[key]]) or (isinstance(value, bool) and known[key] != "bool"):
+            expected = "a list" if known[key] == _COMMAND else known[key]
+            raise _wrong(f"{path}: {key} = {value!r}; expected {expected}")
+        if known[key] == _COMMAND:
+            if flaw := _flaw(value):
+                raise _wrong(f"{path}: {key}: {flaw}")
+            values[key] = tuple(value)
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and not 0 <= value < inf:
+            raise _wrong(f"{path}: {key} = {value!r}; expected 0 or more")
+
+
+def _flaw(command: list[Any]) -> str:
+    """Return what is wrong with a program and its arguments, or nothing."""
+    for word in command:
+        if not isinstance(word, str) or "\0" in word or command[0] == "":
+            return f"{word!r}: expected a program and its arguments, as strings"
+        try:
+            # A field is (text before it, name, format, conversion).
+            wrong = [name for _, name, *more in string.Formatter().parse(word)
+                     if name is not None and (name not in PLACEHOLDERS or any(more))]  # fmt: skip
+        except ValueError as error:
+            return f"{word!r}: {error}; a brace that stands for itself is written twice"
+        if wrong:
+            known = " ".join(f"{{{name}}}" for name in PLACEHOLDERS)
+            return f"{word!r}: unknown placeholder {wrong[0]!r}; there are {known}"
+    return ""
 
 
 def in_force(settings: Settings, chosen: Mapping[str, str]) -> list[tuple[str, str, str]]:
@@ -179,7 +229,8 @@ def in_force(settings: Settings, chosen: Mapping[str, str]) -> list[tuple[str, s
     keys = {found[1]: number for number, line in enumerate(lines, 1) if (found := _KEY.match(line))}
     rows = []
     for each in fields(Settings):
-        value = str(getattr(settings, each.name))
+        value = getattr(settings, each.name)
+        value = json.dumps(value) if each.type == _COMMAND else str(value)
         source = chosen.get(each.name) or (f"{FILE_NAME} line {keys[each.name]}" if each.name in keys else "default")
         rows.append((each.name, redact(value) if each.name == "database" else value, source))
     return rows
@@ -191,12 +242,9 @@ _KEY = re.compile(r"\s*[\"']?(\w+)[\"']?\s*=")
 def default_settings_text() -> str:
     """Return a ``pstamp.toml`` in which every key stands with its default, as a comment."""
     lines = ["# Settings of a pstamp server. Lines that start with # show the defaults.", ""]
-    for each in fields(Settings):
-        if each.name != "home":
-            value = str(each.default).lower() if isinstance(each.default, bool) else each.default
-            lines.append(f'# {each.name} = "{value}"' if isinstance(value, str) and each.type == "str"
-                         else f"# {each.name} = {value}")  # fmt: skip
-    return "\n".join([*lines, ""])
+    # JSON writes such values as TOML does.
+    keys = [f"# {each.name} = {json.dumps(each.default)}" for each in fields(Settings) if each.name != "home"]
+    return "\n".join([*lines, *keys, ""])
 
 
 def _wrong(message: str) -> RetryableError:

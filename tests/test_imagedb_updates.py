@@ -15,12 +15,14 @@ import pytest
 from racing import SPAWN
 
 from pstamp_core.database import connect
-from pstamp_core.faults import RetryableError, Stale, UserError
-from pstamp_core.imagedb import Component, ImageDB, updates
+from pstamp_core.faults import LeaseLost, RetryableError, Stale, UserError
+from pstamp_core.imagedb import Component, ImageDB, leases, updates
 from pstamp_core.imagedb import tables as t
 from pstamp_core.imagedb.components import MADE_AGAIN, STATES
+from pstamp_core.imagedb.leases import claim, finish, give_back
 from pstamp_core.imagedb.survey import Effort, Key, Policy, Survey
 from pstamp_core.imagedb.updates import (
+    KINDS,
     Waiter,
     Work,
     look,
@@ -1066,6 +1068,120 @@ def test_the_chain(world: World) -> None:
     nothing = survey_of(world.db, [("warp", 99, CELL)], world.policy, world.now)
     (link,) = nothing.chain(("warp", 99, CELL))
     assert (link.run_state, link.verdict.fault) == ("", 25)
+
+
+# -- who does it -----------------------------------------------------------------------------------------------------
+
+
+def take(world: World, owner: str, limit: int = 10, seconds: float = 60.0, *kinds: str) -> list[Work]:
+    until = world.now + int(seconds * SECOND)
+    return claim(world.db, world.policy, limit, owner, world.now, until, kinds or KINDS)
+
+
+def test_what_one_server_works_on_is_left_alone_by_the_others(world: World) -> None:
+    chips = [world.chip(number) for number in (11, 12, 13)]
+    world.look(*chips)
+    assert [work.key for work in take(world, "one", 2)] == chips[:2]
+    assert world.pending() == chips[2:]
+    assert [work.key for work in take(world, "two")] == chips[2:]
+    assert take(world, "three") == []
+    assert finish(world.db, Work(chips[0]), "one", POLICY, world.now)
+    assert finish(world.db, Work(chips[1]), "one", POLICY, world.now, fault=2)
+    give_back(world.db, [Work(chips[2])], "one")  # it is not its own
+    assert world.pending() == []
+    give_back(world.db, [Work(chips[2])], "two")
+    assert world.pending() == chips[2:]
+    assert [world.state(chip) for chip in chips] == [
+        ("full", "full", 0), ("update", "update", 2), ("update", "update", 0),
+    ]  # fmt: skip
+    assert [world.effort(chip).attempts for chip in chips] == [0, 1, 0]
+
+
+def test_what_a_dead_server_worked_on_is_free_when_its_lease_has_run_out(world: World) -> None:
+    chip = world.chip(11)
+    world.look(chip)
+    (lost,) = take(world, "dead")
+    world.forward(59.9)
+    assert take(world, "heir") == []
+    world.forward(0.1)
+    (work,) = take(world, "heir")
+    for fault in (0, 2):  # the dead one was only slow
+        rows = world.all_rows()
+        with pytest.raises(LeaseLost, match="chip 11 XY31: dead took too long, the result is thrown away"):
+            finish(world.db, lost, "dead", POLICY, world.now, fault)
+        assert world.all_rows() == rows
+    assert finish(world.db, work, "heir", POLICY, world.now)
+    assert world.state(chip) == ("full", "full", 0)
+
+
+def test_a_result_that_is_not_wanted_ends_the_lease_all_the_same(world: World) -> None:
+    chip = world.chip(11)
+    for fault in (0, 2):
+        world.set(chip, "update", data_state="update")
+        (work,) = take(world, "one")
+        world.set(chip, "purged", data_state="purged")
+        assert not finish(world.db, work, "one", POLICY, world.now, fault)
+        assert world.state(chip) == ("purged", "purged", 0)
+        assert t.pstampLease.select().count() == 0
+
+
+def test_only_some_kinds_of_work_are_taken(world: World) -> None:
+    world.policy = MAGIC
+    chip, other = world.chip(11, magicked=-1), world.chip(12, FULL, magicked=-1)
+    warp = world.warp(13)
+    world.chip(13, FULL, magicked=513)
+    for number in (11, 12):
+        world.destreak(number)
+    world.look(chip, other, warp)
+    assert take(world, "one", 10, 60.0, "diff") == []
+    assert take(world, "one", 10, 60.0, "warp") == [Work(warp, magicked=513)]
+    assert take(world, "one", 10, 60.0, "destreak") == [Work(other, destreak=True)]
+    assert take(world, "one", 10, 60.0, "chip") == [Work(chip)]
+    assert finish(world.db, Work(warp, magicked=513), "one", world.policy, world.now)
+    assert finish(world.db, Work(other, destreak=True), "one", world.policy, world.now)
+    assert t.warpSkyfile.get().magicked == 513
+    assert t.chipProcessedImfile.get(t.chipProcessedImfile.chip_id == 12).magicked == 512
+
+
+def test_what_was_made_since_it_was_read_is_not_taken(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another server has set it full and given up its lease between the reading and the taking."""
+    chip, other = world.chip(11), world.chip(12)
+    world.look(chip, other)
+    read = leases.pending
+
+    def slowly(*args: Any) -> list[Work]:
+        found = read(*args)
+        assert set_full(world.db, chip, world.now)
+        return found
+
+    monkeypatch.setattr(leases, "pending", slowly)
+    assert [work.key for work in take(world, "one")] == [other]
+    assert [lease.stage_id for lease in t.pstampLease.select()] == [12]
+
+
+def work_off(address: str, name: str, made: Any) -> None:
+    """Take what is pending and set it full, until nothing is left; tell what was taken."""
+    db = ImageDB(address)
+    with db.session():
+        while works := claim(db, POLICY, 3, name, NOW, NOW + 60 * SECOND, KINDS):
+            for work in works:
+                assert finish(db, work, name, POLICY, NOW)
+                made.put(work.key)
+
+
+def test_several_servers_take_each_component_once(world: World, address: str) -> None:
+    chips = [world.chip(number) for number in range(11, 41)]
+    world.look(*chips)
+    made = SPAWN.Queue()
+    servers = [SPAWN.Process(target=work_off, args=(address, name, made), daemon=True) for name in ("a", "b", "c")]
+    for server in servers:
+        server.start()
+    assert sorted(made.get(timeout=60) for _ in chips) == chips
+    for server in servers:
+        server.join(60)
+        assert server.exitcode == 0
+    assert made.empty()
+    assert {world.state(chip) for chip in chips} == {("full", "full", 0)}
 
 
 # -- nothing waits for ever ------------------------------------------------------------------------------------------

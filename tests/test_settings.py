@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import MISSING, fields, replace
 from pathlib import Path
 
 import pytest
 
 from pstamp_core.faults import RetryableError
-from pstamp_core.settings import Settings, default_settings_text, load_settings
+from pstamp_core.settings import Settings, default_settings_text, in_force, load_settings
+
+EVERY = "{stage} {stage_id} {component} {path_base} {root} {database} {{}}"
+"""An argument with all that is replaced."""
 
 
 def load(home: Path, text: str, database: str | None = None) -> Settings:
@@ -22,9 +26,20 @@ def test_an_empty_file_gives_the_defaults(tmp_path: Path) -> None:
 
 def test_values_of_the_file_are_taken(tmp_path: Path) -> None:
     text = 'label = "WEB"\nserve_v1 = true\nmax_rows = 7\nlease_seconds = 30\nretry_seconds = 0.5\n'
+    text += f'update_chip = ["chip_imfile.pl", "", "{EVERY}"]\nupdate_warp = []\n'
     assert load(tmp_path, text) == replace(
-        Settings(tmp_path.resolve()), label="WEB", serve_v1=True, max_rows=7, lease_seconds=30, retry_seconds=0.5
-    )
+        Settings(tmp_path.resolve()), label="WEB", serve_v1=True, max_rows=7, lease_seconds=30, retry_seconds=0.5,
+        update_chip=("chip_imfile.pl", "", EVERY),
+    )  # fmt: skip
+
+
+def test_values_are_shown_as_they_are_written(tmp_path: Path) -> None:
+    shown = {
+        name: (value, source) for name, value, source in in_force(load(tmp_path, 'update_chip = ["a", "b c"]'), {})
+    }
+    assert shown["update_chip"] == ('["a", "b c"]', "pstamp.toml line 1")
+    assert shown["update_warp"] == ("[]", "default")
+    assert shown["update_timeout"] == ("1200.0", "default")
 
 
 def test_the_default_text_names_every_key_with_its_default(tmp_path: Path) -> None:
@@ -37,8 +52,8 @@ def test_the_default_text_names_every_key_with_its_default(tmp_path: Path) -> No
 
 def test_every_key_but_the_home_has_a_default_and_is_documented() -> None:
     assert [each.name for each in fields(Settings) if each.default is MISSING] == ["home"]
-    for each in fields(Settings):
-        assert f"    {each.name} : " in (Settings.__doc__ or "")
+    documented = re.findall(r"^    ([\w, ]+) : ", Settings.__doc__ or "", re.MULTILINE)
+    assert [name for names in documented for name in names.split(", ")] == [each.name for each in fields(Settings)]
 
 
 def test_the_folders(tmp_path: Path) -> None:
@@ -79,6 +94,8 @@ def test_a_relative_home_becomes_absolute(tmp_path: Path, monkeypatch: pytest.Mo
     assert load(Path("home"), "").home == tmp_path.resolve() / "home"
 
 
+UNKNOWN = "unknown placeholder"
+WORDS = "there are {stage} {stage_id} {component} {path_base} {root} {database}"
 KEYS = ", ".join(each.name for each in fields(Settings) if each.name != "home")
 
 
@@ -98,6 +115,24 @@ KEYS = ", ".join(each.name for each in fields(Settings) if each.name != "home")
         ("retry_seconds = -0.1", "retry_seconds = -0.1; expected 0 or more"),
         ("lease_seconds = nan", "lease_seconds = nan; expected 0 or more"),
         ("lease_seconds = inf", "lease_seconds = inf; expected 0 or more"),
+        ('update_chip = "a b"', "update_chip = 'a b'; expected a list"),
+        ("update_chip = [1]", "update_chip: 1: expected a program and its arguments, as strings"),
+        ('update_warp = ["", "a"]', "update_warp: '': expected a program and its arguments, as strings"),
+        ('update_warp = ["a\\u0000"]', "update_warp: 'a\\x00': expected a program and its arguments, as strings"),
+        ('update_diff = ["a", "{home}"]', f"update_diff: '{{home}}': {UNKNOWN} 'home'; {WORDS}"),
+        ('update_diff = ["{}"]', f"update_diff: '{{}}': {UNKNOWN} ''; {WORDS}"),
+        ('update_diff = ["{0}"]', f"update_diff: '{{0}}': {UNKNOWN} '0'; {WORDS}"),
+        (
+            'update_diff = ["{stage.a}"]',
+            f"update_diff: '{{stage.a}}': {UNKNOWN} 'stage.a'; {WORDS}",
+        ),
+        ('update_diff = ["{stage!r}"]', f"update_diff: '{{stage!r}}': {UNKNOWN} 'stage'; {WORDS}"),
+        ('update_diff = ["{stage:9}"]', f"update_diff: '{{stage:9}}': {UNKNOWN} 'stage'; {WORDS}"),
+        (
+            'update_destreak = ["{"]',
+            "update_destreak: '{': Single '{' encountered in format string; a brace that stands "
+            "for itself is written twice",
+        ),
         ("label = ", "Invalid value (at end of document)"),
         ('label = "a"\nlabel = "b"', "Cannot overwrite a value (at end of document)"),
     ],

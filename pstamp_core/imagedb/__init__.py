@@ -1,8 +1,9 @@
 """Image databases: which images match a row, where they lie on the sky, and whether their pixels can be had."""
 
 from pstamp_core.imagedb.components import Component, Facts, Verdict, classify, needs_magic
-from pstamp_core.imagedb.database import ImageDB, OnSky
+from pstamp_core.imagedb.database import ImageDB, OnSky, Products
 from pstamp_core.imagedb.images import Image, Selection
+from pstamp_core.imagedb.leases import claim, finish, give_back
 from pstamp_core.imagedb.register import Added, Refused, add_images
 from pstamp_core.imagedb.survey import Effort, Key, Link, Policy, Survey
 from pstamp_core.imagedb.updates import (
@@ -28,6 +29,7 @@ __all__ = [
     "Link",
     "OnSky",
     "Policy",
+    "Products",
     "Refused",
     "Selection",
     "Survey",
@@ -35,7 +37,10 @@ __all__ = [
     "Waiter",
     "Work",
     "add_images",
+    "claim",
     "classify",
+    "finish",
+    "give_back",
     "look",
     "needs_magic",
     "pending",

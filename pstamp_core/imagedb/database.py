@@ -14,9 +14,9 @@ from pstamp_core.faults import FinalError, UserError
 from pstamp_core.files import inside
 from pstamp_core.imagedb.dates import tai
 from pstamp_core.imagedb.footprints import footprint, store_footprints
-from pstamp_core.imagedb.images import ALWAYS, Image, Selection, file_names
+from pstamp_core.imagedb.images import ALWAYS, INVERSE, Image, Selection, file_names
 from pstamp_core.imagedb.select import Row, component_rows, select_rows
-from pstamp_core.imagedb.tables import TABLES
+from pstamp_core.imagedb.tables import TABLES, pstampFootprint
 
 if TYPE_CHECKING:
     from astropy.io.fits import Header
@@ -49,6 +49,25 @@ class OnSky:
     naxis2: int
     path: str | None = None
     hdu: int | None = None
+
+
+@dataclass(frozen=True)
+class Products:
+    """What making a component again has to write.
+
+    Attributes
+    ----------
+    path_base : str
+        What the names begin with.
+    files : tuple of Path
+        Image, mask and variance; of a difference that was made both ways, those of its inverse, too.
+    size : (int, int) or None
+        Columns and rows of each, as far as they are known.
+    """
+
+    path_base: str
+    files: tuple[Path, ...]
+    size: tuple[int, int] | None
 
 
 class ImageDB:
@@ -103,6 +122,30 @@ class ImageDB:
             rows = component_rows(stage, stage_id, component, options)
             found, _ = self._images([row for row in rows if row["path"] or row["path_base"]], options)
         return found[0] if found else None
+
+    def products(self, stage: str, stage_id: int, component: str) -> Products | None:
+        """Return what making a component again has to write; None if there is no such component, or no file name.
+
+        Raises
+        ------
+        UserError
+            21: its files would lie outside of the root.
+        RetryableError
+            The database does not answer.
+        """
+        with self.session():
+            rows = [row for row in component_rows(stage, stage_id, component, 0) if row["path_base"]]
+            if not rows:
+                return None
+            row, base = rows[0], self._path_base(rows[0])
+            names = [file_names(stage, base, 0, bothways=False)]
+            if row["bothways"]:
+                names.append(file_names(stage, base, INVERSE, bothways=True))
+            shape: Any = pstampFootprint.get_or_none(pstampFootprint.footprint_id == row["footprint_id"])
+        return Products(
+            base, tuple(Path(files[product]) for files in names for product in ALWAYS),
+            (shape.naxis1, shape.naxis2) if shape else None,
+        )  # fmt: skip
 
     def add_footprint(
         self,
@@ -165,11 +208,13 @@ class ImageDB:
         return Image(**values)
 
     def _files(self, row: Row, options: int) -> dict[str, Path | None]:
-        base: str = row["path_base"]
-        if self.root is not None and not Path(base).is_absolute():
-            base = str(inside(self.root, base))
+        base = self._path_base(row)
         if row["stage"] == "raw":
             return {"image": Path(base)}
         names = file_names(row["stage"], base, options, bothways=bool(row["bothways"]))
         paths = {product: Path(name) for product, name in names.items()}
         return {product: path for product, path in paths.items() if product in ALWAYS or path.is_file()}
+
+    def _path_base(self, row: Row) -> str:
+        base: str = row["path_base"]
+        return base if self.root is None or Path(base).is_absolute() else str(inside(self.root, base))

@@ -1,9 +1,9 @@
 """The tables of an image database (gpc1 and its like), with the columns that the stamp server relies on.
 
 Names and types are those of IPP's `dbconfig/{raw,chip,cam,warp,diff,stack,magic,skycell}.md`; positions of exposures
-are in radians there, and stay so. A real gpc1 has many more columns, which are not read. Four tables are ours:
-`pstampFootprint` and `pstampImage`, where each image lies on the sky, `pstampUpdate` and `pstampRunLabel`, what is made
-again.
+are in radians there, and stay so. A real gpc1 has many more columns, which are not read. Five tables are ours:
+`pstampFootprint` and `pstampImage`, where each image lies on the sky, `pstampUpdate`, `pstampRunLabel` and
+`pstampLease`, what is made again.
 """
 
 from __future__ import annotations
@@ -418,7 +418,22 @@ class pstampRunLabel(Table):
         primary_key = CompositeKey("stage", "stage_id")
 
 
-UPDATE_TABLES: tuple[type[Model], ...] = (magicDSRun, magicDSFile, pstampUpdate, pstampRunLabel)
+class pstampLease(Table):
+    """Ours: a component that an update server of ours works on; ``until`` as the times in `pstampUpdate`."""
+
+    stage = NameField(8)
+    stage_id = BigIntegerField()
+    component = NameField()
+    owner = NameField()
+    until = BigIntegerField()
+
+    class Meta:
+        """One row for each component: it is made, or destreaked, by one server at a time."""
+
+        primary_key = CompositeKey("stage", "stage_id", "component")
+
+
+UPDATE_TABLES: tuple[type[Model], ...] = (magicDSRun, magicDSFile, pstampUpdate, pstampRunLabel, pstampLease)
 """What an image database may lack until something in it is made again."""
 
 TABLES: tuple[type[Model], ...] = (

@@ -8,7 +8,7 @@ is repeated for ever.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
@@ -28,6 +28,7 @@ from pstamp_core.imagedb.tables import (
     diffSkyfile,
     magicDSFile,
     magicDSRun,
+    pstampLease,
     pstampRunLabel,
     pstampUpdate,
     rawImfile,
@@ -123,7 +124,7 @@ def look(imagedb: ImageDB, wanted: Mapping[Key, Waiter], policy: Policy, now: in
     RetryableError
         The database does not answer, or somebody else changed the same rows over and over; nothing was changed.
     """
-    _make_tables(imagedb)
+    make_tables(imagedb)
 
     def work() -> Survey:
         _restore_labels(*_TABLES)
@@ -155,7 +156,7 @@ def _missing_tables(imagedb: ImageDB) -> list[type[Model]]:
     return [table for table in UPDATE_TABLES if table.__name__ not in there]
 
 
-def _make_tables(imagedb: ImageDB) -> None:
+def make_tables(imagedb: ImageDB) -> None:
     """Make the tables that an image database may lack; not within a transaction, which MySQL would commit."""
     if not imagedb.has_update_tables:
         with imagedb.session():
@@ -328,7 +329,7 @@ def restore_labels(imagedb: ImageDB) -> None:
     RetryableError
         The database does not answer.
     """
-    _make_tables(imagedb)
+    make_tables(imagedb)
     unit_of_work(imagedb.db, TABLES, lambda: _restore_labels(*_TABLES))
 
 
@@ -365,29 +366,48 @@ class Work:
         The component.
     destreak : bool
         It is there; the satellite streaks are to be removed from it. Else it is to be made of its inputs.
+    magicked : int
+        What `set_full` is to be told: positive where all that it is made of is destreaked.
     """
 
     key: Key
     destreak: bool = False
+    magicked: int = 0
+
+    @property
+    def kind(self) -> str:
+        """The stage, or ``destreak``."""
+        return DESTREAK if self.destreak else self.key[0]
 
 
-def pending(imagedb: ImageDB, policy: Policy, limit: int, now: int) -> list[Work]:
+KINDS = tuple(_TABLES)
+"""The kinds of work there are."""
+
+
+def pending(imagedb: ImageDB, policy: Policy, limit: int, now: int, kinds: Collection[str] = KINDS) -> list[Work]:
     """Return up to `limit` components in `update` whose inputs are there: inputs first, then by priority.
 
-    What is ready is told by the same rules as in `look`.
+    What is ready is told by the same rules as in `look`. What an update server works on (`leases.claim`) is left out.
 
     Raises
     ------
     RetryableError
         The database does not answer.
     """
-    _make_tables(imagedb)
+    make_tables(imagedb)
     found: list[Work] = []
     with imagedb.session():
         for stage in MADE_AGAIN:
-            for destreak in (False, True) if policy.need_magic else (False,):
-                found += _ready(stage, policy, limit - len(found), now, destreak=destreak)
+            if stage in kinds:
+                found += _ready(stage, policy, limit - len(found), now, destreak=False)
+            if DESTREAK in kinds and policy.need_magic:
+                found += _ready(stage, policy, limit - len(found), now, destreak=True)
     return found
+
+
+def still_pending(work: Work, policy: Policy, now: int) -> bool:
+    """Tell whether something can be done as `pending` said; within a session or unit of work."""
+    return bool(_of_kind([work.key], policy, now, destreak=work.destreak))
 
 
 def _ready(stage: str, policy: Policy, limit: int, now: int, *, destreak: bool) -> list[Work]:
@@ -396,13 +416,23 @@ def _ready(stage: str, policy: Policy, limit: int, now: int, *, destreak: bool) 
     while len(found) < limit:
         rows = list(_candidates(stage, destreak=destreak).paginate(page, size).tuples())
         keys = list(dict.fromkeys((stage, *row) for row in rows))
-        survey = read_survey(keys, policy, now, with_updates=True)
-        ready = [key for key in keys if survey.verdict(key).component is Component.IN_PROGRESS]
-        found += [Work(key, destreak) for key in ready if (survey.parts[key].row["data_state"] == "full") is destreak]
+        found += _of_kind(keys, policy, now, destreak=destreak)
         if len(rows) < size:
             break
         page += 1
     return found[:limit]
+
+
+def _of_kind(keys: Sequence[Key], policy: Policy, now: int, *, destreak: bool) -> list[Work]:
+    """Return those components that are ready to be made, or to be destreaked."""
+    survey = read_survey(keys, policy, now, with_updates=True)
+    ready = [survey.parts[key] for key in keys if survey.verdict(key).component is Component.IN_PROGRESS]
+    found = []
+    for part in ready:
+        if (part.row["data_state"] == "full") is destreak:
+            inputs = [survey.parts[key].row["magicked"] for key in part.inputs or () if key[0] in MADE_AGAIN]
+            found.append(Work(part.key, destreak, max(min(inputs, default=0), 0)))
+    return found
 
 
 def _candidates(stage: str, *, destreak: bool) -> Any:
@@ -421,6 +451,9 @@ def _candidates(stage: str, *, destreak: bool) -> Any:
         query = query.where(made.run.state == "update", made.file.data_state == "update", made.file.fault == 0)
     on = (pstampRunLabel.stage == labelled) & (pstampRunLabel.stage_id == run)
     query = query.join_from(made.file, pstampRunLabel, JOIN.LEFT_OUTER, on=on)
+    lease = pstampLease
+    taken = (lease.stage == stage) & (lease.stage_id == number) & (lease.component == component)
+    query = query.where(~fn.EXISTS(lease.select().where(taken)))
     return query.order_by(fn.COALESCE(pstampRunLabel.priority, -1).desc(), number, component)
 
 
@@ -449,7 +482,7 @@ def set_full(imagedb: ImageDB, key: Key, now: int, *, magicked: int = 0) -> bool
     RetryableError
         The database does not answer.
     """
-    _make_tables(imagedb)
+    make_tables(imagedb)
     made = _made(key)
 
     def work() -> bool:
@@ -472,7 +505,7 @@ def set_destreaked(imagedb: ImageDB, key: Key, now: int) -> bool:
     Parameters and errors are those of `set_full`. False: the component, or its destreak run, is not as it was when the
     work began.
     """
-    _make_tables(imagedb)
+    make_tables(imagedb)
     made = _made(key)
 
     def work() -> bool:
@@ -519,7 +552,7 @@ def set_fault(imagedb: ImageDB, key: Key, fault: int, policy: Policy, now: int, 
     """
     if fault <= 0:
         raise UserError(f"{key[0]} {key[1]} {key[2]}: fault {fault}; expected a positive code")
-    _make_tables(imagedb)
+    make_tables(imagedb)
 
     def work() -> bool:
         name = key

@@ -299,6 +299,25 @@ class Image:
             pixels: NDArray[Any] = self._hdu[box.y0 : box.y1, box.x0 : box.x1]
             return pixels
 
+    def verify(self) -> None:
+        """Read all pixels, and compare the checksums that the HDU carries, if it does.
+
+        Raises
+        ------
+        FinalError
+            25: damaged.
+        RetryableError
+            2: the file can't be read now.
+        """
+        rows = max(1, min(READ_AHEAD, WINDOW // self.nx))
+        for y in range(0, self.ny, rows):
+            self.read(Box(0, y, self.nx, min(rows, self.ny - y)))
+        with reading(self.path):
+            # -1 is wrong, 0 not there; its public way takes both for the same
+            sums = self._hdu._FITS.verify_checksum(self.hdu + 1)
+            if -1 in sums.values():
+                raise FinalError(f"{self.path}: damaged: HDU {self.hdu} has another checksum than its header says")
+
     def physical(self, stored: NDArray[Any]) -> NDArray[np.floating[Any]]:
         """Return stored numbers as floats, scaled as astropy does, and NaN for BLANK.
 

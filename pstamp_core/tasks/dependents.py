@@ -79,7 +79,7 @@ def chain(server: Server, dependent: pstampDependent) -> list[Link]:
     RetryableError
         The image database does not answer.
     """
-    imagedb, policy = _image_database(server, dependent.imagedb)
+    imagedb, policy = image_database(server, dependent.imagedb)
     key = _key(dependent)
     return list(survey_of(imagedb, [key], policy, server.store.now()).chain(key))
 
@@ -113,7 +113,7 @@ def stop_waiting_jobs(dependents: Sequence[pstampDependent], args: Args, reason:
 
 def _check(server: Server, dependents: Sequence[pstampDependent]) -> int:
     """Look at the components of claimed dependents of one image database; return how many are done with."""
-    imagedb, policy = _image_database(server, dependents[0].imagedb)
+    imagedb, policy = image_database(server, dependents[0].imagedb)
     with server.store.reading():
         waiters = _waiters(server, dependents)
         now = server.store.now()
@@ -139,7 +139,14 @@ def _check(server: Server, dependents: Sequence[pstampDependent]) -> int:
     return sum(not verdict.waits for _, verdict in outcomes)
 
 
-def _image_database(server: Server, dbname: str) -> tuple[ImageDB, Policy]:
+def image_database(server: Server, dbname: str) -> tuple[ImageDB, Policy]:
+    """Return an image database, and what its project and this site want of what is made again there.
+
+    Raises
+    ------
+    RetryableError
+        There is no such file, or no such address.
+    """
     with server.store.reading():
         project = pstampProject.get_or_none(pstampProject.dbname == dbname)
     settings = server.settings
