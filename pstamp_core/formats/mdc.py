@@ -75,7 +75,7 @@ def read_rows(text: str, *, source: str = "metadata") -> list[tuple[str, dict[st
 
 
 def _null_is_none(kind: str, value: Any) -> Any:
-    is_largest = kind in _INTEGERS and value == 2 ** (int(kind[1:]) - 1) - 1  # `psDB.c`
+    is_largest = kind in _INTEGERS and value == 2 ** (int(kind[1:]) - (kind[0] == "S")) - 1  # `psDB.c`
     return None if is_largest or value != value else value
 
 
