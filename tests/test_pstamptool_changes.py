@@ -842,7 +842,7 @@ def test_which_jobs_are_changed(loose: Server, rows: Rows) -> None:
     dependent = rows.dependent()
     usual = rows.job(request)
     waits = rows.job(request, dep_id=dependent.dep_id)
-    failed = rows.job(request, fault=3, fault_count=4)
+    failed = rows.job(request, fault=3, fault_count=10)
     reverted = rows.job(request, fault_count=4)
     parsed = rows.job(request, JobState.PARSED)
     done = rows.job(request, JobState.STOP, dep_id=dependent.dep_id, fault_count=4)
@@ -861,7 +861,8 @@ def test_which_jobs_are_changed(loose: Server, rows: Rows) -> None:
         ({"fault_count": 3, "fault": 0}, [reverted]),
         ({"fault_count": 3, "label": ["axb", "IT'S"]}, [foreign]),
         ({"fault_count": 3, "label": ["a_b", "it_s"]}, [failed, foreign]),
-        ({"fault_count": 5}, []),
+        ({"fault_count": 9}, [failed]),
+        ({"fault_count": 11}, []),
         ({"job_id": 99}, []),
     ):
         with undone(loose):
