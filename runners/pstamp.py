@@ -115,9 +115,9 @@ def request_make(
 
     Example: pstamp request make stamps.txt --email ana@obs.example.edu
     """
-    from pstamp_core.tasks.submit import make_request_file
+    from pstamp_core.tasks.submit import MAX_TEXT, make_request_file
 
-    text = sys.stdin.read() if str(file) == "-" else None
+    text = sys.stdin.read(MAX_TEXT + 1) if str(file) == "-" else None
     path, warnings = make_request_file(file, text=text, out=out, req_name=req_name, email=email)
     for warning in warnings:
         print(f"pstamp: {warning}", file=sys.stderr)
