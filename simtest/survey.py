@@ -290,7 +290,7 @@ def _make_chips(folder: Path, plan: Field, told: Progress) -> dict[Key, Drawn]:
     from simtest.files import write_image, write_tables
     from simtest.images import CHIPS, chip_header, draw_raw, exposure_header, truth
     from simtest.making import destreak, make_chip
-    from simtest.rows import NEVER_DESTREAKED, path_base, run_id
+    from simtest.rows import path_base, run_id
     from simtest.sky import PIXEL
 
     made: dict[Key, Drawn] = {}
@@ -300,7 +300,7 @@ def _make_chips(folder: Path, plan: Field, told: Progress) -> dict[Key, Drawn]:
             raw, name = folder / f"{path_base('raw', exposure, class_id)}.fits", path_base("chip", exposure, class_id)
             write_image(raw, draw_raw(plan, exposure, class_id), chip_header(plan, exposure, class_id))
             planes, model = make_chip(folder, plan, exposure, class_id, raw, folder / name)
-            if plan.magic and exposure.index != NEVER_DESTREAKED:
+            if plan.magic:
                 destreak(plan, exposure, class_id, folder / name)
             counts = truth(plan, exposure)[1]
             table = find_sources(plan, exposure, planes, counts, name)
