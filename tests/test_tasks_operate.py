@@ -203,6 +203,18 @@ def test_a_request_cancelled_before_it_is_parsed_gets_an_answer(server: Server, 
     histories_are_legal()
 
 
+@pytest.mark.parametrize("end", [cancel, give_up_one], ids=["cancelled", "given up"])
+def test_jobs_that_an_operator_added_before_parsing_do_not_outlive_it(
+    server: Server, rows: Rows, reread: Reread, end: Callable[..., None]
+) -> None:
+    request = rows.request(RequestState.NEW, fault=2, cause=2)
+    rows.job(request)
+    end(server, "request", request.req_id, "ana")
+    (job,) = pstampJob.select()
+    assert (job.state is JobState.STOP, job.fault in (25, 32)) == (True, True)
+    assert reread(request).req_id in [each.req_id for each in requests_to_finish(server.store.now())]
+
+
 def test_one_job_is_cancelled(server: Server, reread: Reread) -> None:
     request = submit(server)
     one, two = parse(server, request, "", "")

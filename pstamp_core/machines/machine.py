@@ -104,6 +104,8 @@ class Args:
         Faults after which nothing is reverted any more; None is an operator, who may always.
     open_jobs : int
         How many jobs of the request are neither stopped nor cancelled.
+    afresh : bool
+        Whether `Event.REVERT` forgets how many faults there were, too.
     """
 
     now: int
@@ -115,6 +117,7 @@ class Args:
     backoff: Callable[[int], int] = field(default=lambda _count: 0)
     ceiling: int | None = None
     open_jobs: int = 0
+    afresh: bool = False
 
 
 class Guard(Enum):
@@ -189,8 +192,8 @@ def record_loss(row: Row, args: Args) -> dict[str, Any]:
 
 
 def clear_fault(row: Row, args: Args) -> dict[str, Any]:
-    """Allow the next try at once; count and cause stay."""
-    return {"fault": 0, "retry_at": 0}
+    """Allow the next try at once; the cause stays, and so does the count, if nothing else is asked for."""
+    return {"fault": 0, "retry_at": 0, **({"fault_count": 0} if args.afresh else {})}
 
 
 def give_code(row: Row, args: Args) -> dict[str, Any]:

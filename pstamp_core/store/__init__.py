@@ -1,6 +1,6 @@
 """The database of the server: tables, queues, claims, and `fire`, the one way to change a state."""
 
-from pstamp_core.store.fire import MACHINES, fire, make, make_jobs, moment
+from pstamp_core.store.fire import MACHINES, delete_jobs, fire, make, make_jobs, moment
 from pstamp_core.store.store import (
     DEFAULT_PRIORITY,
     Store,
@@ -43,6 +43,7 @@ __all__ = [
     "Store",
     "Worked",
     "claimable",
+    "delete_jobs",
     "dependents_to_check",
     "fire",
     "is_served",

@@ -11,7 +11,7 @@ from peewee import chunked, fn
 from pstamp_core.faults import Bug, LeaseLost, Stale
 from pstamp_core.machines import DEPENDENT, JOB, REQUEST, Args, Change, Event, Guard, Machine
 from pstamp_core.machines.machine import FaultClass
-from pstamp_core.store.tables import Worked, pstampDependent, pstampHistory, pstampJob, pstampRequest
+from pstamp_core.store.tables import Worked, pstampDependent, pstampFile, pstampHistory, pstampJob, pstampRequest
 
 MACHINES: dict[type[Worked], Machine] = {pstampRequest: REQUEST, pstampJob: JOB, pstampDependent: DEPENDENT}
 """The machine of each table."""
@@ -185,6 +185,17 @@ def make_jobs(request: pstampRequest, jobs: Sequence[dict[str, Any]], *, now: in
         pstampJob.insert_many([{**values, "req_id": request.req_id, "changed_at": now} for values in part]).execute()
     made = pstampJob.select().where(mine & (pstampJob.job_id > last)).order_by(pstampJob.job_id)
     _record_making(JOB, made.iterator(), now, who, "")
+
+
+def delete_jobs(*requests: pstampRequest) -> None:
+    """Delete the jobs of requests that are not parsed, with what is known of their files; part of a unit of work.
+
+    They were added by an operator, or the original left them half made. Their histories stay.
+    """
+    _must_be_in_unit_of_work(pstampJob, "delete_jobs")
+    its = pstampJob.req_id.in_([request.req_id for request in requests])
+    pstampFile.delete().where(pstampFile.job_id.in_(pstampJob.select(pstampJob.job_id).where(its))).execute()
+    pstampJob.delete().where(its).execute()
 
 
 def _must_be_in_unit_of_work(table: type[Worked], function: str) -> None:

@@ -36,6 +36,7 @@ from pstamp_core.formats.tables import MAX_BYTES
 from pstamp_core.imagedb import Image, Selection
 from pstamp_core.machines import DependentState, Event, JobState
 from pstamp_core.store import (
+    delete_jobs,
     fire,
     locked_dependents,
     make,
@@ -43,8 +44,6 @@ from pstamp_core.store import (
     moment,
     pstampAccessLevel,
     pstampDependent,
-    pstampFile,
-    pstampJob,
     pstampProject,
     pstampRequest,
     pstampUser,
@@ -427,9 +426,7 @@ def store_plan(server: Server, request: pstampRequest, plan: Plan) -> pstampRequ
     What was there are jobs that an operator added to a request not parsed yet, or that the original left half made.
     """
     args = server.args()
-    before = pstampJob.select(pstampJob.job_id).where(pstampJob.req_id == request.req_id)
-    pstampFile.delete().where(pstampFile.job_id.in_(before)).execute()
-    pstampJob.delete().where(pstampJob.req_id == request.req_id).execute()
+    delete_jobs(request)
     name = plan.name or f"ERROR.{moment(args.now):%Y%m%d%H%M%S}.{request.req_id}"
     product = plan.columns.get("outProduct") or request.outProduct or server.settings.product
     columns = {**plan.columns, "name": name, "outProduct": product}

@@ -14,6 +14,7 @@ from pstamp_core.machines.machine import Args
 from pstamp_core.store import (
     MACHINES,
     Worked,
+    delete_jobs,
     fire,
     make_jobs,
     pstampDependent,
@@ -149,7 +150,7 @@ def _end(server: Server, rows: Sequence[Worked], args: Args, why: Callable[[Work
 
 
 def answer_unparsed(server: Server, request: pstampRequest, event: Event, args: Args, note: str, sentence: str) -> None:
-    """Let a request that was not parsed go on to be finished with one stopped job; part of a unit of work.
+    """Let a request that was not parsed go on to be finished with one stopped job alone; part of a unit of work.
 
     Parameters
     ----------
@@ -169,6 +170,7 @@ def answer_unparsed(server: Server, request: pstampRequest, event: Event, args: 
         columns["name"] = f"ERROR.{request.req_id}"
     if not request.outdir:
         columns |= {"outdir": str(server.work_directory(request)), "reqType": "unknown"}
+    delete_jobs(request)
     fire([request], event, args, note=note, **columns)
     job = {
         "rownum": "0", "jobType": "none", "state": JobState.STOP, "fault": args.fault, "cause": request.cause,

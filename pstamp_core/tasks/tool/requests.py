@@ -10,8 +10,7 @@ from peewee import IntegrityError, chunked
 
 from pstamp_core.faults import PstampError, is_final
 from pstamp_core.machines import Args, Event, JobState, RequestState
-from pstamp_core.store import fire, make, moment, open_jobs, pstampJob, pstampRequest
-from pstamp_core.store.tables import pstampFile
+from pstamp_core.store import delete_jobs, fire, make, moment, open_jobs, pstampJob, pstampRequest
 from pstamp_core.tasks import operate
 from pstamp_core.tasks.retry import answer_unparsed
 from pstamp_core.tasks.server import Server, known_label
@@ -134,7 +133,7 @@ def revertreq(server: Server, **options: Any) -> None:
     def work() -> None:
         args = server.args(who=who(server))
         requests = select(pstampRequest, [*where, *due(pstampRequest, args)])
-        _delete_jobs([request for request in requests if request.state is RequestState.NEW])
+        delete_jobs(*[request for request in requests if request.state is RequestState.NEW])
         fire(requests, Event.REVERT, args, note="-revertreq")
 
     server.store.work(work)
@@ -174,7 +173,6 @@ def _answer(server: Server, request: pstampRequest, state: Any, args: Args, note
             request, f"-set_fault {args.fault}", "a code of 10 or more is the user's answer, and is given in state new "
             "only, on the way to run",
         )  # fmt: skip
-    _delete_jobs([request])
     (request,) = claimed([request], args, note)
     answer_unparsed(server, request, Event.PARSE, args, note, "")
 
@@ -213,7 +211,6 @@ def _stop(_server: Server, requests: Sequence[pstampRequest], args: Args, note: 
 
 
 def _cancel(server: Server, requests: Sequence[pstampRequest], args: Args, _note: str) -> None:
-    _delete_jobs([request for request in requests if request.state is RequestState.NEW])
     for request in requests:
         operate.cancel(server, "request", request.id_, args.who)  # its note would be told the user
 
@@ -239,11 +236,3 @@ _MOVES: Mapping[RequestState, Callable[[Server, Sequence[pstampRequest], Args, s
 def _states_of_jobs(request: pstampRequest) -> set[JobState]:
     query: Any = pstampJob.select(pstampJob.state).where(pstampJob.req_id == request.req_id).distinct().tuples()
     return {state for (state,) in query}
-
-
-def _delete_jobs(requests: Sequence[pstampRequest]) -> None:
-    """Delete what was made for requests that are parsed no further; the jobs' histories stay."""
-    for request in requests:
-        its = pstampJob.req_id == request.req_id
-        pstampFile.delete().where(pstampFile.job_id.in_(pstampJob.select(pstampJob.job_id).where(its))).execute()
-        pstampJob.delete().where(its).execute()

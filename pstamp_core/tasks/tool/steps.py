@@ -194,8 +194,8 @@ def revert(server: Server, table: type[Worked], where: Sequence[Any], options: M
     where : sequence of conditions
         Which rows.
     options : mapping of str to Any
-        With -clear_fault_count the number of tries does not matter, nor does the back-off. With a -fault of 10 or more
-        the call is refused if there are such rows: nothing is wrong with them.
+        With -clear_fault_count the number of tries does not matter and begins anew, nor does the back-off. With a
+        -fault of 10 or more the call is refused if there are such rows: nothing is wrong with them.
     mode : str
         The mode, for the history.
 
@@ -206,7 +206,8 @@ def revert(server: Server, table: type[Worked], where: Sequence[Any], options: M
     """
 
     def work() -> None:
-        args = server.args(who=who(server), operator=bool(options.get("clear_fault_count")))
+        afresh = bool(options.get("clear_fault_count"))
+        args = replace(server.args(who=who(server), operator=afresh), afresh=afresh)
         conditions = list(where)
         if not is_final(options.get("fault", 0)):
             conditions += due(table, args)
