@@ -153,7 +153,8 @@ def pendingjob(store: Store, *, limit: int = 0, **options: Any) -> Rows:
     with store.reading():
         now = store.now()
         # Request by request: the jobs of one come in order from an index, while all jobs would have to be sorted.
-        for (req_id,) in _with_work(requests_with_jobs(now, *on_job).where(*on_request), limit):
+        requests = requests_with_jobs(now, *on_job).where(*on_request)
+        for (req_id,) in _with_work(requests.limit(limit or None)):
             jobs = jobs_to_run(now).where(pstampJob.req_id == req_id, *on_job).order_by(pstampJob.job_id)
             found += _selected(columns, jobs, limit and limit - len(found))
             if len(found) == limit > 0:
@@ -162,9 +163,9 @@ def pendingjob(store: Store, *, limit: int = 0, **options: Any) -> Rows:
     return Rows("pstampJob", _titles(columns), plain)
 
 
-def _with_work(requests: ModelSelect[Any], limit: int, *columns: Any) -> Iterator[Sequence[Any]]:
-    """Yield numbers and further columns of the first requests that have any work."""
-    for req_id, number, *others in requests.select_extend(*columns).limit(limit or None).tuples():
+def _with_work(requests: ModelSelect[Any], *columns: Any) -> Iterator[Sequence[Any]]:
+    """Yield numbers and further columns of the requests that have any work."""
+    for req_id, number, *others in requests.select_extend(*columns).tuples():
         if number is None:
             break
         yield req_id, *others
@@ -214,7 +215,7 @@ def pendingdependent(store: Store, *, limit: int = 0, includefaulted: bool = Fal
             )
         awaited = [waits_for(due, *on_dependent), *on_job]
         requests = requests_with_dependents(*awaited).where(*on_request)
-        for req_id, level, label in _with_work(requests, limit, priority(), pstampRequest.label):
+        for req_id, level, label in _with_work(requests, priority(), pstampRequest.label):
             waiting = pstampJob.select(pstampJob.dep_id).where(pstampJob.req_id == req_id, *awaited).distinct()
             numbers: Any = waiting.order_by(pstampJob.dep_id).limit(limit or None).tuples()
             for (dep_id,) in numbers:
