@@ -198,8 +198,10 @@ def requests_to_finish(now: int) -> ModelSelect[Any]:
 
     An inactive label does not keep results back, so that what was begun drains: the only queue where it does not.
     """
-    still_open = pstampJob.select().where((pstampJob.req_id == pstampRequest.req_id) & pstampJob.state.in_(OPEN))
-    return _requests(pstampRequest.state.in_(FINISHABLE), claimable(pstampRequest, now), ~fn.EXISTS(still_open))
+    mine = pstampJob.select(pstampJob.job_id).where(pstampJob.req_id == pstampRequest.req_id)
+    # State by state: for several at once MariaDB looks at all jobs of a request.
+    none_open = [_is_empty(mine.where(pstampJob.state == state)) for state in OPEN]
+    return _requests(pstampRequest.state.in_(FINISHABLE), claimable(pstampRequest, now), *none_open)
 
 
 def requests_to_clean(now: int) -> ModelSelect[Any]:
@@ -220,18 +222,23 @@ def _jobs(now: int) -> ModelSelect[Any]:
 
 def _can_run(now: int) -> Any:
     """Return the condition for a job that can run, as far as its request lets it."""
-    # Each as a value, since MariaDB makes of EXISTS a list of all that are there, finished ones and all.
+    # Each as a value, since MariaDB makes of EXISTS a list of all that there are, finished ones and all.
     dependent, child, owner = pstampDependent.alias("dep"), pstampJob.alias("child"), pstampRequest.alias("owner")
     state = fn.COALESCE(dependent.select(dependent.state).where(dependent.dep_id == pstampJob.dep_id), "")
     owner_state = fn.COALESCE(owner.select(owner.state).where(owner.req_id == child.req_id), "")
     runs = (child.state == JobState.RUN) & (owner_state == RequestState.RUN.value)
-    running_child = child.select(child.job_id).where((child.parent_id == pstampJob.job_id) & runs).limit(1)
+    running_children = child.select(child.job_id).where((child.parent_id == pstampJob.job_id) & runs)
     return (
         (pstampJob.state == JobState.RUN)
         & claimable(pstampJob, now)
         & ((pstampJob.dep_id == 0) | (state == DependentState.FULL.value))
-        & ((pstampJob.is_parent == False) | (fn.COALESCE(running_child, 0) == 0))  # noqa: E712 (SQL)
+        & ((pstampJob.is_parent == False) | _is_empty(running_children))  # noqa: E712 (SQL)
     )
+
+
+def _is_empty(numbers: ModelSelect[Any]) -> Any:
+    """Return the condition that a query for numbers finds none; as a value, see `_can_run`."""
+    return fn.COALESCE(numbers.limit(1), 0) == 0
 
 
 def _may_run() -> Any:
