@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterable
+from dataclasses import replace
 from enum import Enum, EnumType
 from importlib import import_module
 from pathlib import Path
@@ -21,6 +22,7 @@ from typing import Any, get_args, get_type_hints
 import typer
 from typer.models import OptionInfo, ParameterInfo
 
+from pstamp_core.imagedb import components
 from pstamp_core.machines import DEPENDENT, JOB, REQUEST, Event, Guard, Machine
 from pstamp_core.machines.machine import FaultClass
 from runners.ippargs import COMMON_HELP, Help, Program
@@ -134,6 +136,86 @@ def page(machine: Machine) -> str:
         history = "a row" if edge.history else "none"
         cells = (sources, f"`{edge.event.value}`", needs, dest, edge.who, edge.meaning, effect, history)
         lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join([*lines, ""])
+
+
+_WARP = components.Facts("warp", 1, "cleaned", "cleaned", inputs=components.Verdict(components.Component.QUEUE, ""))
+_HAPPENINGS: dict[str, tuple[set[str], dict[str, Any]]] = {
+    # what happens: the findings in which it can, and what it changes
+    "an input is made": ({"waiting"}, {"inputs": components.Verdict(components.Component.USABLE, "")}),
+    "an input is gone": ({"waiting", "to be queued"}, {"inputs": components.Verdict(components.Component.GONE, "")}),
+    "put into update": ({"to be queued"}, {"run_state": "update", "data_state": "update", "fault": 0}),
+    "made": ({"in progress"}, {"run_state": "full", "data_state": "full", "tries": components.Tries()}),
+    "a try fails": ({"in progress"}, {"fault": 2, "tries": components.Tries(1, 2, due=False)}),
+    "time for the next try": ({"waiting"}, {"tries": components.Tries(1, 2)}),
+    "the last try fails": ({"in progress"}, {"fault": 2, "tries": components.Tries(3, 2, used_up=True, due=False)}),
+    "the cool-down is over": ({"not now"}, {"tries": components.Tries(3, 2)}),
+    "its run is to be cleaned": ({"usable"}, {"run_state": "goto_cleaned"}),
+    "its run is kept": ({"to be queued"}, {"run_state": "update"}),
+    "cleaned": ({"usable"}, {"run_state": "cleaned", "data_state": "cleaned"}),
+    "purged": ({"usable", "waiting", "to be queued", "in progress"}, {"run_state": "purged"}),
+}
+"""What befalls a component; where that leads to is for the rules to say."""
+
+
+def component_moves() -> dict[tuple[str, str], list[str]]:
+    """Return what leads a warp from one finding to another, by both: all that can happen to a cleaned one."""
+    found: dict[tuple[str, str], list[str]] = {}
+    seen = [_WARP]
+    for facts in seen:  # which grows
+        before = components.classify(facts).component.value
+        for what, (findings, changes) in _HAPPENINGS.items():
+            after = replace(facts, **changes)
+            dest = components.classify(after).component.value
+            if before in findings and dest != before:
+                labels = found.setdefault((before, dest), [])
+                labels += [what] * (what not in labels)
+                seen += [after] * (after not in seen)
+    return found
+
+
+def component_dot() -> str:
+    """Return the drawing of how a component goes from finding to finding."""
+    colours = {0: "white", 24: "#ffebe9", 25: "#fff8c5", 26: "#ffebe9"}
+    lines = [
+        'digraph "component" {',
+        '    graph [bgcolor="#f6f8fa" pad=0.2 nodesep=0.5 ranksep=0.6]',
+        '    node [color="#57606a" fontname="Helvetica,Arial" fontsize=14 shape=box style="rounded,filled"]',
+        '    edge [color="#57606a" fontname="Helvetica,Arial" fontsize=11 fontcolor="#0a3069"]',
+    ]
+    arrows, start = component_moves(), components.classify(_WARP).component.value
+    lines += ['    "start" [shape=point width=0.1 fillcolor="#57606a"]', f'    "start" -> "{start}"']
+    for finding in components.Component:
+        if any(finding.value in arrow for arrow in arrows):
+            code = int(components.CODES.get(finding, 0))
+            text = finding.value + (f"\\nstops with {code}" if code else "")
+            lines.append(f'    "{finding.value}" [label="{text}" fillcolor="{colours[code]}"]')
+    for (before, after), labels in arrows.items():
+        text = "\\n ".join(labels)
+        lines.append(f'    "{before}" -> "{after}" [label=" {text} "]')
+    return "\n".join([*lines, "}", ""])
+
+
+def component_page() -> str:
+    """Return the page of the rules that tell what can be said of a component."""
+    texts = meanings(components.Component)
+    note = "Written by `make docs` from the table in `pstamp_core/imagedb/components.py`; do not edit."
+    lines = ["# Component", "", inspect.getdoc(components) or "", "", note, ""]
+    lines += ["![How a component goes from finding to finding](component.svg)", ""]
+    lines += ["The life of a warp, as the rules below tell it.", ""]
+    lines += ["## Findings", "", "| finding | meaning | a job on it |", "|---|---|---|"]
+    for finding in components.Component:
+        verdict = components.Verdict(finding, "")
+        job = f"stops with {int(verdict.fault)}" if verdict.fault else "waits" if verdict.waits else "runs"
+        lines.append(f"| {finding.value} | {texts[finding.name]} | {job} |")
+    lines += [
+        "", "## Rules", "",
+        "Asked in this order; the first that holds decides. States are those of the run and of its component. An image",
+        "is there when it is full and its run is not `goto_cleaned`; it has streaks when the project wants destreaked",
+        "images and it is none. Where nobody waits, or not any longer, what would wait is not to be had now (25).",
+        "", "| | when | finding |", "|---|---|---|",
+    ]  # fmt: skip
+    lines += [f"| {n} | {rule.when} | {rule.component.value} |" for n, rule in enumerate(components.RULES, 1)]
     return "\n".join([*lines, ""])
 
 
@@ -313,14 +395,24 @@ def index() -> str:
     """Return the page that leads to the others."""
     lines = ["# State diagrams", "", "Rows change their states as these tables say, and in no other way.", ""]
     lines += [f"* [{machine.name.capitalize()}]({machine.name}.md): {about(machine)}" for machine in MACHINES]
+    lines += [
+        "",
+        "A table of rules tells whether a job runs, waits or stops because of its image: [Component](component.md).",
+    ]
     return "\n".join([*lines, ""])
 
 
 def main(arguments: list[str], root: Path = ROOT) -> int:
     """Write what is stale below `root`, or with ``--check`` name it and return 1."""
     texts = {f"{DIAGRAMS}/{machine.name}.md": page(machine) for machine in MACHINES}
-    texts |= {f"{DIAGRAMS}/README.md": index(), "models/job.inc": promela(JOB), COMMANDS: commands()}
+    texts |= {
+        f"{DIAGRAMS}/component.md": component_page(),
+        f"{DIAGRAMS}/README.md": index(),
+        "models/job.inc": promela(JOB),
+        COMMANDS: commands(),
+    }
     drawings = {f"{DIAGRAMS}/{machine.name}.svg": dot(machine) for machine in MACHINES}
+    drawings[f"{DIAGRAMS}/component.svg"] = component_dot()
     old = {name: path.read_text("utf-8") if (path := root / name).is_file() else "" for name in [*texts, *drawings]}
     stale = [name for name, text in texts.items() if old[name] != text]
     stale += [name for name, source in drawings.items() if not old[name].endswith(_comment(source))]

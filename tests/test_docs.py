@@ -14,13 +14,18 @@ from typing import Any
 import pytest
 from typer.main import get_command
 
+from pstamp_core.imagedb import components
 from pstamp_core.machines import DEPENDENT, JOB, REQUEST, Machine
 
 ROOT = Path(__file__).parent.parent
 GENERATE = runpy.run_path(str(ROOT / "docs" / "generate.py"))
 MACHINES = pytest.mark.parametrize("machine", [REQUEST, JOB, DEPENDENT], ids=lambda machine: machine.name)
 FILES = [
-    *(f"docs/state-diagrams/{name}.{kind}" for name in ("request", "job", "dependent") for kind in ("md", "svg")),
+    *(
+        f"docs/state-diagrams/{name}.{kind}"
+        for name in ("request", "job", "dependent", "component")
+        for kind in ("md", "svg")
+    ),
     "docs/state-diagrams/README.md",
     "docs/commands.md",
     "models/job.inc",
@@ -40,7 +45,8 @@ def test_a_file_that_was_edited_is_stale_until_it_is_written_anew(
     assert GENERATE["main"](["--check"], tmp_path) == 0
     for name in FILES:
         path = tmp_path / name
-        path.write_text(path.read_text("utf-8").replace("revert", "invert").replace("state", "estate"), "utf-8")
+        text = path.read_text("utf-8").replace("revert", "invert").replace("state", "estate").replace("made", "mode")
+        path.write_text(text, "utf-8")
     assert GENERATE["main"](["--check"], tmp_path) == 1
     assert set(re.findall(r"[\w/.-]+\.\w+", capsys.readouterr().out)) == set(FILES)
     assert GENERATE["main"]([], tmp_path) == 0
@@ -78,6 +84,18 @@ def test_a_page_holds_the_whole_table(machine: Machine) -> None:
         assert all(guard.value in row[2] for guard in edge.guards)
         assert row[4:6] == [edge.who, edge.meaning]
         assert row[7] == ("a row" if edge.history else "none")
+
+
+def test_the_page_of_components_holds_all_findings_and_rules() -> None:
+    text = (ROOT / "docs" / "state-diagrams" / "component.md").read_text("utf-8")
+    findings, rules = text.split("## Findings")[1].split("## Rules")
+    for finding in components.Component:
+        assert f"\n| {finding.value} | " in findings
+    rows = [line.strip("| ").split(" | ") for line in rules.splitlines() if re.match(r"\| \d", line)]
+    assert [row[1:] for row in rows] == [[rule.when, rule.component.value] for rule in components.RULES]
+    drawing = (ROOT / "docs" / "state-diagrams" / "component.svg").read_text("utf-8").replace("&#45;", "-")
+    shown = re.findall(r">([^<]+)</text>", drawing)
+    assert GENERATE["_HAPPENINGS"].keys() <= {text.strip() for text in shown}
 
 
 def options(command: Any, name: str) -> Iterator[tuple[str, set[str]]]:

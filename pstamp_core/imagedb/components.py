@@ -308,7 +308,7 @@ RULES: tuple[Rule, ...] = (
 
     Rule("it is there with streaks; nobody looked for its destreak run",
          lambda f: f.is_there and f.destreak is None, Component.WAITING, lambda _: "has to be destreaked"),
-    _streaks("is none", lambda d: not d.run_state, Component.NOT_DESTREAKED, lambda _: "never destreaked"),
+    _streaks("is missing", lambda d: not d.run_state, Component.NOT_DESTREAKED, lambda _: "never destreaked"),
     _streaks("or file is deleted for good", lambda d: d.fault == Fault.PSTAMP_GONE
              or _is_deleted(d.run_state, d.file_state), Component.GONE,
              lambda _: "what is needed to destreak it again was deleted for good"),
