@@ -64,6 +64,10 @@ class Settings:
         How long a component that was given up is left alone, before the next request has it tried again.
     preserve_days : float
         Days after which a finished request is deleted from disk (IPP: PSTAMP_PRESERVE_DAYS); 0 keeps for ever.
+    pin_days : float
+        Days after which a job that has not moved keeps no image from being cleaned any more; 0 is never.
+    keep_made_days : float
+        Days for which images that were made again are kept, though no job needs them any more.
     update_chip, update_warp, update_diff, update_destreak : list of str
         The program, and its arguments, that makes a component of this stage again from its inputs, or takes the streaks
         from it. Empty: another update server does that. See `pstamp_update_run` for what is asked of it.
@@ -95,6 +99,8 @@ class Settings:
     claim_limit: int = 100
     cooldown_seconds: float = 3600.0
     preserve_days: float = 14.0
+    pin_days: float = 7.0
+    keep_made_days: float = 1.0
     update_chip: tuple[str, ...] = ()
     update_warp: tuple[str, ...] = ()
     update_diff: tuple[str, ...] = ()

@@ -105,19 +105,19 @@ class World:
 
     def set(self, key: Key, run: str | None = None, **columns: Any) -> None:
         """Change a component, and the state of its run."""
-        made = updates._TABLES[key[0]]
+        made = updates.WORK_TABLES[key[0]]
         if columns:
             assert made.file.update(columns).where(made.is_one_of([key])).execute() == 1
         if run:
             assert made.run.update(state=run).where(made.run_key == key[1]).execute() == 1
 
     def state(self, key: Key) -> tuple[str, str, int]:
-        made = updates._TABLES[key[0]]
+        made = updates.WORK_TABLES[key[0]]
         row = made.file.get(made.is_one_of([key]))
         return self.run(key).state, row.data_state, row.fault
 
     def run(self, key: Key) -> Any:
-        made = updates._TABLES[key[0]]
+        made = updates.WORK_TABLES[key[0]]
         return made.run.get(made.run_key == key[1])
 
     def effort(self, key: Key) -> Effort:

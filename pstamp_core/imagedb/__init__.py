@@ -4,6 +4,7 @@ from pstamp_core.imagedb.components import Component, Facts, Verdict, classify, 
 from pstamp_core.imagedb.database import ImageDB, OnSky, Products
 from pstamp_core.imagedb.images import Image, Selection
 from pstamp_core.imagedb.leases import claim, finish, give_back
+from pstamp_core.imagedb.putaway import made_again, put_away
 from pstamp_core.imagedb.register import Added, Refused, add_images
 from pstamp_core.imagedb.survey import Effort, Key, Link, Policy, Survey
 from pstamp_core.imagedb.updates import (
@@ -42,8 +43,10 @@ __all__ = [
     "finish",
     "give_back",
     "look",
+    "made_again",
     "needs_magic",
     "pending",
+    "put_away",
     "restore_labels",
     "set_destreaked",
     "set_fault",

@@ -88,7 +88,7 @@ def _any(conditions: Sequence[Any]) -> Any:
     return _any(conditions[:half]) | _any(conditions[half:])
 
 
-_TABLES: Mapping[str, _Made] = {
+WORK_TABLES: Mapping[str, _Made] = {
     # `chiptool` refuses full runs; but a chip that is not full in such a run would then never be made again.
     "chip": _Made(chipRun, chipProcessedImfile, "chip_id", "class_id", ("cleaned", "update", "full")),
     "warp": _Made(warpRun, warpSkyfile, "warp_id", "skycell_id", ("cleaned", "update")),
@@ -127,7 +127,7 @@ def look(imagedb: ImageDB, wanted: Mapping[Key, Waiter], policy: Policy, now: in
     make_tables(imagedb)
 
     def work() -> Survey:
-        _restore_labels(*_TABLES)
+        _restore_labels(*WORK_TABLES)
         survey = read_survey(wanted, policy, now, with_updates=True)
         efforts = _count_failures(survey)
         needed = _needed(survey, wanted)
@@ -215,7 +215,7 @@ def _queue(survey: Survey, keys: Sequence[Key]) -> dict[Key, Effort]:
     """Put components into `update`, or have them destreaked; return the work that was begun."""
     now, policy = survey.now, survey.policy
     begun: dict[Key, Effort] = {}
-    for stage in _TABLES:
+    for stage in WORK_TABLES:
         files: dict[tuple[str, int], list[Key]] = {}
         runs: dict[str, set[int]] = {}
         for part in (survey.parts[key] for key in keys):
@@ -242,7 +242,7 @@ def _queue(survey: Survey, keys: Sequence[Key]) -> dict[Key, Effort]:
 
 def _set_files(stage: str, keys: Sequence[Key], state: str, fault: int) -> None:
     """Put components that are as they were seen into `update`."""
-    made = _TABLES[stage]
+    made = WORK_TABLES[stage]
     for some in chunked(keys, _INSERTS):
         runs = made.run.select(made.run_key).where(
             made.run_key.in_(sorted({key[1] for key in some})), made.run.state.in_(made.queueable)
@@ -256,7 +256,7 @@ def _set_files(stage: str, keys: Sequence[Key], state: str, fault: int) -> None:
 
 def _set_runs(stage: str, numbers: Iterable[int], state: str) -> None:
     """Put runs that are in `state` into `update`; those that remove streaks into `new` (as on the operators' page)."""
-    made = _TABLES[stage]
+    made = WORK_TABLES[stage]
     values: dict[str, Any] = {"state": "update"}
     if stage == DESTREAK:
         values = {"state": "update" if state == "update" else "new", "fault": 0}
@@ -315,7 +315,7 @@ def _label(survey: Survey, needed: Mapping[Key, Waiter]) -> None:
         pstampRunLabel.insert_many(some).on_conflict_ignore().execute()
     for waiter, by_stage in by_label.items():
         for stage, numbers in by_stage.items():
-            made = _TABLES[stage]
+            made = WORK_TABLES[stage]
             made.run.update(label=waiter.label).where(made.run_key.in_(numbers)).execute()
             mine = (pstampRunLabel.stage == stage) & pstampRunLabel.stage_id.in_(numbers)
             pstampRunLabel.update(priority=waiter.priority).where(mine).execute()
@@ -330,7 +330,7 @@ def restore_labels(imagedb: ImageDB) -> None:
         The database does not answer.
     """
     make_tables(imagedb)
-    unit_of_work(imagedb.db, TABLES, lambda: _restore_labels(*_TABLES))
+    unit_of_work(imagedb.db, TABLES, lambda: _restore_labels(*WORK_TABLES))
 
 
 _AT_WORK = ("update", "new", "goto_cleaned")
@@ -338,19 +338,24 @@ _AT_WORK = ("update", "new", "goto_cleaned")
 
 def _restore_labels(*stages: str) -> None:
     for stage in stages:
-        made = _TABLES[stage]
-        query: Any = (
-            pstampRunLabel.select(pstampRunLabel.stage_id, pstampRunLabel.label)
-            .join(made.run, on=(made.run_key == pstampRunLabel.stage_id))
-            .where(pstampRunLabel.stage == stage, made.run.state.not_in(_AT_WORK))
-        )
-        by_label: dict[str | None, list[int]] = {}
-        for number, label in query.tuples():
-            by_label.setdefault(label, []).append(number)
-        for label, numbers in by_label.items():
-            made.run.update(label=label).where(made.run_key.in_(numbers)).execute()
-            mine = (pstampRunLabel.stage == stage) & pstampRunLabel.stage_id.in_(numbers)
-            pstampRunLabel.delete().where(mine).execute()
+        give_labels_back(stage, WORK_TABLES[stage].run.state.not_in(_AT_WORK))
+
+
+def give_labels_back(stage: str, runs: Any) -> None:
+    """Give the runs of a stage for which a condition holds their own labels back; part of a unit of work."""
+    made = WORK_TABLES[stage]
+    query: Any = (
+        pstampRunLabel.select(pstampRunLabel.stage_id, pstampRunLabel.label)
+        .join(made.run, on=(made.run_key == pstampRunLabel.stage_id))
+        .where(pstampRunLabel.stage == stage, runs)
+    )
+    by_label: dict[str | None, list[int]] = {}
+    for number, label in query.tuples():
+        by_label.setdefault(label, []).append(number)
+    for label, numbers in by_label.items():
+        made.run.update(label=label).where(made.run_key.in_(numbers)).execute()
+        mine = (pstampRunLabel.stage == stage) & pstampRunLabel.stage_id.in_(numbers)
+        pstampRunLabel.delete().where(mine).execute()
 
 
 # -- doing the work: for an update server of our own -----------------------------------------------------------------
@@ -380,7 +385,7 @@ class Work:
         return DESTREAK if self.destreak else self.key[0]
 
 
-KINDS = tuple(_TABLES)
+KINDS = tuple(WORK_TABLES)
 """The kinds of work there are."""
 
 
@@ -437,7 +442,7 @@ def _of_kind(keys: Sequence[Key], policy: Policy, now: int, *, destreak: bool) -
 
 def _candidates(stage: str, *, destreak: bool) -> Any:
     """Return the components of a stage that may be ready, by priority."""
-    made = _TABLES[stage]
+    made = WORK_TABLES[stage]
     number, component = made.keys
     query = made.file.select(number, component).join(made.run, on=(made.run_key == number))
     labelled, run = stage, made.run_key
@@ -576,7 +581,7 @@ def set_fault(imagedb: ImageDB, key: Key, fault: int, policy: Policy, now: int, 
 def _made(key: Key) -> _Made:
     if key[0] not in MADE_AGAIN:
         raise UserError(f"{key[0]} {key[1]} {key[2]}: only {', '.join(MADE_AGAIN)} are made again")
-    return _TABLES[key[0]]
+    return WORK_TABLES[key[0]]
 
 
 def _in_update(made: _Made, key: Key) -> Any:
@@ -613,7 +618,7 @@ def _effort(key: Key) -> Effort:
 
 def _settle(stage: str, number: int) -> None:
     """Make a run full when all its good components are; never one that was purged, or is to be cleaned, meanwhile."""
-    made = _TABLES[stage]
+    made = WORK_TABLES[stage]
     left = made.file.select().where(made.keys[0] == number, made.file.data_state != "full")
     values: dict[str, Any] = {"state": "full"}
     if stage != DESTREAK:
