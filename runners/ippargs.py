@@ -10,11 +10,10 @@ import os
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from math import isfinite
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pstamp_core.faults import Fault, PstampError
 from runners.outcome import HOME, main, settings_of
@@ -52,8 +51,7 @@ class Help(Exception):  # noqa: N818 (not an error)
     """Somebody asks for help; the text is the argument."""
 
 
-@dataclass(frozen=True)
-class Option:
+class Option(NamedTuple):
     """An option of one mode.
 
     Attributes
@@ -83,8 +81,7 @@ class Option:
         return cls(name, sign == "*", int(rest) if sign == "!" else 0, sign == "~", rest if sign == "=" else None)
 
 
-@dataclass(frozen=True)
-class Program:
+class Program(NamedTuple):
     """A program with modes.
 
     Attributes
@@ -102,7 +99,7 @@ class Program:
     name: str
     about: str
     modes: Mapping[str, tuple[str, str]]
-    kinds: Mapping[str, Kind] = field(default_factory=dict)
+    kinds: Mapping[str, Kind]
 
     def options(self, mode: str) -> dict[str, Option]:
         """Return the options of a mode by their names."""

@@ -7,11 +7,10 @@ that was said of one column was, `psDB.c`). Text compares without regard to case
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from enum import Enum
 from functools import reduce
 from operator import eq, ge, le, ne, or_
-from typing import Any
+from typing import Any, NamedTuple
 
 from peewee import SQL, CharField, NodeList, TextField, Value, fn
 
@@ -33,8 +32,7 @@ class Compare(Enum):
 _OPERATORS = {Compare.EQUAL: eq, Compare.UNEQUAL: ne, Compare.AT_LEAST: ge, Compare.AT_MOST: le}
 
 
-@dataclass(frozen=True)
-class Filter:
+class Filter(NamedTuple):
     """An option by which rows are selected.
 
     Attributes

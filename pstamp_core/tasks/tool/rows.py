@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC
-from typing import Any
+from typing import Any, NamedTuple
 
 _LARGEST = {"S16": 2**15 - 1, "S32": 2**31 - 1, "S64": 2**63 - 1}
 """What stands for NULL in a column of integers (`psDB.c`)."""
@@ -17,8 +16,7 @@ _LARGEST = {"S16": 2**15 - 1, "S32": 2**31 - 1, "S64": 2**63 - 1}
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
-@dataclass(frozen=True)
-class Rows:
+class Rows(NamedTuple):
     """Rows of a database as `pstamptool` prints them (`psMetadataConfig.c`, `ippdb.c`).
 
     Attributes
