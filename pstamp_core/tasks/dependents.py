@@ -9,9 +9,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from peewee import JOIN
+from peewee import JOIN, IntegrityError
 
-from pstamp_core.faults import Fault, LeaseLost, RetryableError, is_retryable
+from pstamp_core.faults import Fault, LeaseLost, RetryableError, Stale, is_retryable
 from pstamp_core.imagedb import Component, ImageDB, Key, Link, Policy, Verdict, Waiter, classify, look, survey_of
 from pstamp_core.machines import Args, DependentState, Event, JobState, RequestState
 from pstamp_core.machines.machine import MICROSECONDS
@@ -19,6 +19,8 @@ from pstamp_core.store import (
     Label,
     dependents_to_check,
     fire,
+    locked_dependents,
+    make,
     moment,
     priority,
     pstampDependent,
@@ -212,6 +214,52 @@ def _tell(server: Server, outcomes: Iterable[Outcome], now: int) -> None:
             logs.end(server, dependent, "full: the image is there", now)
         elif dependent.attempt == 1 or verdict.reason != dependent.reason:
             logs.end(server, dependent, f"waits: {verdict.reason}", now)
+
+
+def open_dependent(
+    server: Server,
+    request: pstampRequest,
+    need: Mapping[str, Any],
+    state: DependentState,
+    now: int,
+    lately: Mapping[str, pstampDependent] | None = None,
+) -> int:
+    """Return the number of the open dependent of a component, made if there is none; part of a unit of work.
+
+    All who need a component share its dependent.
+
+    Parameters
+    ----------
+    server : Server
+        The server.
+    request : pstampRequest
+        Whose job needs it.
+    need : mapping
+        Its component, ``imagedb stage stage_id component``, and the ``reason`` why it is needed.
+    state : DependentState
+        Of a new one; one that is held is let go if it is `NEW`.
+    now, lately
+        As of `cool_down`.
+
+    Raises
+    ------
+    Stale
+        Somebody else made it in the same moment.
+    """
+    key = component_key(need)
+    for dependent in locked_dependents(pstampDependent.open_key == key):
+        if dependent.state is DependentState.HOLD and state is DependentState.NEW:
+            fire([dependent], Event.UNHOLD, server.args(), note=f"request {request.req_id} needs it")
+        return int(dependent.dep_id)
+    try:
+        made = make(
+            pstampDependent, now=now, who=server.worker, state=state, open_key=key,
+            outdir=str(logs.dependent_logs(server)), rlabel=f"{UPDATE_LABEL}{request.label}",
+            **{**need, **cool_down(server, need, now, lately)},
+        )  # fmt: skip
+    except IntegrityError:
+        raise Stale(f"dependent {key}: made by somebody else meanwhile") from None
+    return int(made.dep_id)
 
 
 def component_key(values: Mapping[str, Any]) -> str:

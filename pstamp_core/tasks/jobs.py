@@ -11,16 +11,24 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pstamp_core.faults import PstampError
+from peewee import fn
+
+from pstamp_core.faults import Fault, FinalError, PstampError
 from pstamp_core.files import StoredFile, publish
-from pstamp_core.machines import Event
+from pstamp_core.formats import Option
+from pstamp_core.imagedb import Verdict
+from pstamp_core.machines import DependentState, Event
 from pstamp_core.stamps import InputFiles, Stamp, StampRequest, cut
-from pstamp_core.store import fire, pstampJob
+from pstamp_core.store import fire, pstampHistory, pstampJob, pstampProject, pstampRequest
 from pstamp_core.tasks import logs
-from pstamp_core.tasks.server import Progress, Server, image_files
+from pstamp_core.tasks.dependents import open_dependent
+from pstamp_core.tasks.server import Progress, Server, image_files, verdict_on
 
 TOGETHER = 25
 """Stamps that get their public names in one transaction."""
+
+WENT = "its image was cleaned before it could be cut"
+"""Why a job waits (again) for an image that was there; so its history says, by which it is counted how often."""
 
 QUANTISE = 4
 """Quantisation level of lossy products: the noise spans this many steps (one sigma is 4 bits in IPP's recipes)."""
@@ -61,7 +69,9 @@ def run_claimed_jobs(server: Server, jobs: Sequence[pstampJob], progress: Progre
                     done = []
             else:
                 number, error = outcome
-                server.record(open_jobs.pop(number), error)
+                job = open_jobs.pop(number)
+                with server.attempt(job):
+                    _wait_or_fail(server, job, params[number], error)
             if progress:
                 progress("run jobs", len(jobs) - len(open_jobs), len(jobs))
         _deliver(server, done)
@@ -84,6 +94,49 @@ def _input_files(server: Server, job: pstampJob, params: dict[str, Any]) -> Inpu
     hdu = -1 if params["hdu"] is None else params["hdu"]
     planes: dict[str, Any] = {name: Path(path) if path else None for name, path in paths.items()}
     return InputFiles(hdu=hdu, **planes)
+
+
+def _wait_or_fail(server: Server, job: pstampJob, params: dict[str, Any], error: PstampError) -> None:
+    """Let a job wait for its image if that was cleaned since it was parsed, or raise what it failed with.
+
+    Whether a file is lost, or only deleted until it is made again, the image database knows. Images that are cleaned
+    again and again before their jobs' turn comes are not waited for for ever.
+    """
+    if error.fault != Fault.PSTAMP_NOT_AVAILABLE:
+        raise error
+    verdict = _verdict(server, job, params)
+    if verdict is None or not (verdict.fault or verdict.waits):
+        raise error
+    where = f"{params['stage']} {params['stage_id']} {params['component']}"
+    if verdict.fault:
+        raise FinalError(f"row {job.rownum}: {where}: {verdict.reason}", verdict.fault)
+    need = {name: params[name] for name in ("imagedb", "stage", "stage_id", "component")} | {"reason": verdict.reason}
+
+    def wait() -> int:
+        args = server.args()
+        mine = (pstampHistory.machine == "job") & (pstampHistory.row_id == job.job_id)
+        again = mine & (pstampHistory.event == Event.RELEASE.value) & pstampHistory.note.startswith(WENT)
+        count = int(pstampHistory.select(fn.COUNT(pstampHistory.hist_id)).where(again).scalar())
+        if count >= server.settings.retry_ceiling:
+            raise FinalError(f"row {job.rownum}: {where}: {verdict.reason}; {WENT} {count + 1} times")
+        request = pstampRequest.get_by_id(job.request_id)
+        number = open_dependent(server, request, need, DependentState.NEW, args.now)
+        fire([job], Event.RELEASE, args, note=f"{WENT}; it waits for dependent {number}", dep_id=number)
+        return number
+
+    number = server.store.work(wait)
+    logs.end(server, job, f"{WENT}; it waits for dependent {number}", server.store.now())
+
+
+def _verdict(server: Server, job: pstampJob, params: dict[str, Any]) -> Verdict | None:
+    """Return what can be said of the image of a job now; None: the image database does not know it any more."""
+    with server.store.reading():
+        project = pstampProject.get_or_none(pstampProject.dbname == params["imagedb"])
+    image = server.imagedb_at(params["imagedb"], params["imageroot"]).component(
+        params["stage"], params["stage_id"], params["component"], int(job.options)
+    )
+    wait = Option.NO_WAIT_FOR_UPDATE not in Option(int(job.options))
+    return verdict_on(project, image, wait=wait) if image else None
 
 
 def _stamp_request(job: pstampJob, params: dict[str, Any]) -> StampRequest:

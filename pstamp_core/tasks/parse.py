@@ -9,13 +9,12 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from peewee import IntegrityError, fn
+from peewee import fn
 
 from pstamp_core.database import redact
 from pstamp_core.datastore.client import fetch, name_of
@@ -38,12 +37,9 @@ from pstamp_core.machines import DependentState, Event, JobState
 from pstamp_core.store import (
     delete_jobs,
     fire,
-    locked_dependents,
-    make,
     make_jobs,
     moment,
     pstampAccessLevel,
-    pstampDependent,
     pstampProject,
     pstampRequest,
     pstampUser,
@@ -51,7 +47,7 @@ from pstamp_core.store import (
     requests_to_parse,
 )
 from pstamp_core.tasks import logs
-from pstamp_core.tasks.dependents import component_key, cool_down, given_up_lately
+from pstamp_core.tasks.dependents import component_key, given_up_lately, open_dependent
 from pstamp_core.tasks.server import Progress, Server, image_files, known_label, verdict_on
 
 NAME_LENGTH = 64
@@ -437,32 +433,7 @@ def store_plan(server: Server, request: pstampRequest, plan: Plan) -> pstampRequ
     needs = {component_key(job.need): job.need for job in plan.jobs if job.need}
     lately = given_up_lately(server, args.now) if needs else {}
     # In order, so that two parsers do not wait for each other.
-    numbers = {key: _dependent(server, request, key, needs[key], held, args.now, lately) for key in sorted(needs)}
+    numbers = {key: open_dependent(server, request, needs[key], held, args.now, lately) for key in sorted(needs)}
     jobs = [{**job.columns, "dep_id": numbers[component_key(job.need)] if job.need else 0} for job in plan.jobs]
     make_jobs(request, jobs, now=args.now, who=args.who)
     return parsed
-
-
-def _dependent(
-    server: Server,
-    request: pstampRequest,
-    key: str,
-    need: dict[str, Any],
-    state: DependentState,
-    now: int,
-    lately: Mapping[str, pstampDependent],
-) -> int:
-    """Return the number of the open dependent of a component, made if there is none; all who need it share it."""
-    for dependent in locked_dependents(pstampDependent.open_key == key):
-        if dependent.state is DependentState.HOLD and state is DependentState.NEW:
-            fire([dependent], Event.UNHOLD, server.args(), note=f"request {request.req_id} needs it")
-        return int(dependent.dep_id)
-    try:
-        made = make(
-            pstampDependent, now=now, who=server.worker, state=state, open_key=key,
-            outdir=str(logs.dependent_logs(server)), rlabel=f"ps_ud_{request.label}",
-            **need | cool_down(server, need, now, lately),
-        )  # fmt: skip
-    except IntegrityError:
-        raise Stale(f"dependent {key}: made by somebody else meanwhile") from None
-    return int(made.dep_id)
