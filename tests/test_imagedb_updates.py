@@ -411,6 +411,12 @@ def test_what_is_about_to_be_cleaned_is_kept(world: World, stage: str) -> None:
     assert world.says(key)[0] is Component.USABLE
 
 
+def test_nothing_is_made_for_what_is_there(world: World) -> None:
+    chip, warp = world.chip(11), world.warp(11, ("goto_cleaned", "full"))
+    world.look(warp)
+    assert (world.state(chip), world.state(warp)) == ((*CLEANED, 0), ("update", "full", 0))
+
+
 def test_inputs_that_are_about_to_be_cleaned_are_kept(world: World) -> None:
     """§8 point 17: a full chip in a run that is to be cleaned is not ready."""
     chip, warp = world.chip(11, ("goto_cleaned", "full")), world.warp(11)
@@ -564,12 +570,13 @@ def test_a_fault_that_others_clear(world: World) -> None:
         world.set(chip, fault=0)
         world.look(chip)
     assert world.look(chip).verdict(chip).fault == 25
-    for _ in range(3):  # what others try meanwhile does not make it worse
+    cooled = world.effort(chip).retry_at
+    for _ in range(2):  # what others try meanwhile does not count
         world.set(chip, fault=3)
         world.look(chip)
         world.set(chip, fault=0)
         world.look(chip)
-    assert world.effort(chip).attempts == 3
+    assert (world.effort(chip).attempts, world.effort(chip).retry_at) == (3, cooled)
     world.forward(3600)
     assert world.says(chip)[0] is Component.IN_PROGRESS
     world.set(chip, fault=2)
@@ -605,6 +612,16 @@ def test_fault_26_while_it_is_made(world: World) -> None:
     world.process(lambda _: 26)
     assert world.says(chip) == (Component.GONE, "deleted for good (fault 26)")
     assert world.effort(chip).attempts == 0
+
+
+def test_a_result_after_a_failure_was_stored(world: World) -> None:
+    """Of one who took too long, so that somebody else had it tried: neither is true any more."""
+    chip = world.chip(11)
+    world.look(chip)
+    assert set_fault(world.db, chip, 2, world.policy, world.now)
+    assert not set_full(world.db, chip, world.now)
+    assert not set_fault(world.db, chip, 6, world.policy, world.now)
+    assert (world.state(chip), world.effort(chip).attempts) == (("update", "update", 2), 1)
 
 
 def test_codes_that_are_none(world: World) -> None:
@@ -743,6 +760,21 @@ def test_two_equally_urgent(world: World) -> None:
         assert world.run(one).label == "ps_ud_b"
     look(world.db, {one: Waiter(1, "ps_ud_c")}, POLICY, NOW)
     assert world.run(one).label == "ps_ud_b"
+
+
+def test_a_label_that_another_checker_has_remembered_meanwhile(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two want different components of one run: the first to come knows the run's own label."""
+    world.look(world.chip(11, CLEANED, "XY31", "XY32"))
+    read = updates.read_survey
+
+    def a_moment_ago(*args: Any, **kwargs: Any) -> Survey:
+        found = read(*args, **kwargs)
+        found.labels.clear()
+        return found
+
+    monkeypatch.setattr(updates, "read_survey", a_moment_ago)
+    world.look(("chip", 11, "XY32"))
+    assert [row.label for row in t.pstampRunLabel.select()] == ["own"]
 
 
 def test_what_others_put_into_update_keeps_its_label(world: World) -> None:

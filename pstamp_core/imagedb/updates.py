@@ -54,8 +54,6 @@ class _Made(NamedTuple):
     file: Any
     number: str
     component: str
-    queueable: tuple[str, ...]
-    """The states of a run whose components may be put into `update`."""
 
     @property
     def keys(self) -> tuple[Any, Any]:
@@ -89,11 +87,10 @@ def _any(conditions: Sequence[Any]) -> Any:
 
 
 WORK_TABLES: Mapping[str, _Made] = {
-    # `chiptool` refuses full runs; but a chip that is not full in such a run would then never be made again.
-    "chip": _Made(chipRun, chipProcessedImfile, "chip_id", "class_id", ("cleaned", "update", "full")),
-    "warp": _Made(warpRun, warpSkyfile, "warp_id", "skycell_id", ("cleaned", "update")),
-    "diff": _Made(diffRun, diffSkyfile, "diff_id", "skycell_id", ("cleaned", "update")),
-    DESTREAK: _Made(magicDSRun, magicDSFile, "magic_ds_id", "component", ("cleaned", "full", "new", "update")),
+    "chip": _Made(chipRun, chipProcessedImfile, "chip_id", "class_id"),
+    "warp": _Made(warpRun, warpSkyfile, "warp_id", "skycell_id"),
+    "diff": _Made(diffRun, diffSkyfile, "diff_id", "skycell_id"),
+    DESTREAK: _Made(magicDSRun, magicDSFile, "magic_ds_id", "component"),
 }  # fmt: skip
 """The tables of each stage, in the order in which things are made."""
 
@@ -244,10 +241,7 @@ def _set_files(stage: str, keys: Sequence[Key], state: str, fault: int) -> None:
     """Put components that are as they were seen into `update`."""
     made = WORK_TABLES[stage]
     for some in chunked(keys, _INSERTS):
-        runs = made.run.select(made.run_key).where(
-            made.run_key.in_(sorted({key[1] for key in some})), made.run.state.in_(made.queueable)
-        )
-        as_seen = (made.file.data_state == state) & made.keys[0].in_(runs)
+        as_seen = made.file.data_state == state
         if stage != DESTREAK:  # which has no quality, and whose fault may be that of the run
             as_seen &= (made.file.fault == fault) & (made.file.quality == 0)
         query = made.file.update(data_state="update", fault=0).where(made.is_one_of(some), as_seen)
