@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pstamp_core.faults import UserError
@@ -134,7 +134,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "S64": st.integers(-(2**63), 2**63 - 2),
     "F64": st.floats(allow_nan=False, allow_infinity=False),
     "BOOL": st.booleans(),
-    "STR": st.text(max_size=40).filter(lambda text: text.encode("utf-8", "ignore").decode() == text),
+    "STR": st.text(max_size=20),
     "UTC": st.datetimes(datetime(1000, 1, 1), datetime(9999, 12, 31), timezones=st.just(UTC)),
 }
 
@@ -149,6 +149,7 @@ def as_read(kind: str, value: Any) -> Any:
     return bool(value) if kind == "BOOL" else value
 
 
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.data())
 def test_text_gives_back_the_rows(data: st.DataObject) -> None:
     kinds = data.draw(st.lists(st.sampled_from(sorted(VALUES)), min_size=1, max_size=6))
