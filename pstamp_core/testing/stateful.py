@@ -340,8 +340,16 @@ class Lives(RuleBasedStateMachine):
         return By(self.clock.now, self.servers[worker].worker, **values)
 
     def due(self, queue: str) -> list[int]:
-        """Return what should be in a queue."""
-        return due(self.model.rows, self.clock.now)[queue]
+        """Return what should be in a queue, in its order: by request, then by number."""
+        rows = self.model.rows
+
+        def first(number: int) -> int:
+            if queue == "run":
+                return int(rows["job"][number]["req_id"])
+            mine = [job["req_id"] for _, job in self.model.jobs(dep_id=number, state="run")]
+            return min((n for n in mine if rows["request"][n]["state"] == "run"), default=0) if queue == "check" else 0
+
+        return sorted(due(rows, self.clock.now)[queue], key=lambda number: (first(number), number))
 
     def filled(self, queues: Iterable[str] = tuple(KIND_OF)) -> list[str]:
         """Return the queues that are not empty."""
@@ -400,7 +408,7 @@ class Lives(RuleBasedStateMachine):
             rows = server.store.work(lambda: server.store.claim_jobs(server.args(), limit))
         else:
             rows = server.store.work(lambda: server.store.claim(QUEUES[queue](self.clock.now), server.args(), limit))
-        _must_equal(f"claimed from {queue}", sorted(row.id_ for row in rows), expected[:limit])
+        _must_equal(f"claimed from {queue}", sorted(row.id_ for row in rows), sorted(expected[:limit]))
         return self.claimed(worker, queue, rows)
 
     def claimed(self, worker: int, queue: str, rows: Sequence[Any]) -> list[Claim]:
@@ -455,7 +463,7 @@ class Lives(RuleBasedStateMachine):
             if now["state"] == row.state.value and all(now[name] == getattr(row, name) for name in seen):
                 expected.append(row.id_)
         got = server.store.work(lambda: fire(rows, Event.CLAIM, server.args(), race=True))
-        _must_equal(f"claimed from an old list of {queue}", sorted(row.id_ for row in got), expected)
+        _must_equal(f"claimed from an old list of {queue}", sorted(row.id_ for row in got), sorted(expected))
         self.claimed(worker, queue, got)
 
     def holds(self, claim: Claim) -> bool:
@@ -475,7 +483,7 @@ class Lives(RuleBasedStateMachine):
         def work(server: Server) -> None:
             args = server.args(fault=fault)
             if kind == "dependent" and fault >= 10:
-                server.store.work(lambda: dependents.close(row, args, "gone"))
+                server.store.work(lambda: dependents.close([row], args, "gone"))
             elif isinstance(row, pstampRequest) and event is Event.FINISH:
                 server.store.work(lambda: fire([row], event, server.args(open_jobs=open_jobs(row))))
             else:
