@@ -54,8 +54,8 @@ def test_one_task_is_done_by_its_name(server: Server, survey: Survey, tmp_path: 
         do_task(server, "pstamp.run")
     assert str(caught.value) == (
         "'pstamp.run': expected one of pstamp.request.find, pstamp.reap, pstamp.revert, pstamp.request.run, "
-        "pstamp.dependent.run, pstamp.job.run, request.finish.run, pstamp.cleanup.run, pstamp.stopfaulted, "
-        "pstamp.queue.cleanup"
+        "pstamp.dependent.run, pstamp.update, pstamp.job.run, request.finish.run, pstamp.cleanup.run, "
+        "pstamp.stopfaulted, pstamp.queue.cleanup"
     )
 
 

@@ -6,6 +6,8 @@ import multiprocessing
 import os
 from concurrent.futures import Executor, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from copy import copy
+from dataclasses import replace
 from pathlib import Path
 
 from pstamp_core.settings import load_settings
@@ -19,7 +21,7 @@ WORTH_A_POOL = 100
 
 
 def run(server: Server, *, workers: int = 0, progress: Progress | None = None) -> None:
-    """Run every task until nothing can move; what waits for a later time, or for an image, is left waiting.
+    """Run every task until nothing can move; what waits for a later time, or for others to make an image, is left.
 
     Chores are left out: nobody polls data stores, or deletes old results, who only wants his stamps.
 
@@ -32,6 +34,9 @@ def run(server: Server, *, workers: int = 0, progress: Progress | None = None) -
     progress : Progress, optional
         Called as things get done.
     """
+    # What a dependent waits for may have been made since the last round, so that it is looked at in each.
+    server = copy(server)
+    server.settings = replace(server.settings, check_seconds=0.0)
     while sum(
         _run_all_jobs(server, workers, progress) if task is JOBS else task.work(server, task.limit, progress)
         for task in TASKS

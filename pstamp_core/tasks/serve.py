@@ -109,6 +109,7 @@ class Scheduler:
         self._environment = dict(environment)
         self._workers = workers
         self._grace, self._alarm = grace, alarm
+        tasks = [task for task in tasks if task.wanted(server.settings)]
         self._outside = [task for task in tasks if not task.inside]
         self._clerk = _Clerk(server, tasks)
         self._children: list[_Child] = []

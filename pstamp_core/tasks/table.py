@@ -13,6 +13,7 @@ from typing import Any
 from peewee import ModelSelect
 
 from pstamp_core.faults import UserError
+from pstamp_core.settings import Settings
 from pstamp_core.store import (
     dependents_to_check,
     jobs_to_run,
@@ -28,6 +29,7 @@ from pstamp_core.tasks.parse import parse_requests
 from pstamp_core.tasks.queue_requests import queue_requests
 from pstamp_core.tasks.retry import give_up, reap, revert
 from pstamp_core.tasks.server import Progress, Server
+from pstamp_core.tasks.update import programs, update_components
 
 log = logging.getLogger("pstamp")
 
@@ -86,6 +88,8 @@ class Task:
         `pstamp serve` does it in its own process: it takes milliseconds, since it changes rows alone.
     chore : bool
         The calendar asks for it, not work that waits: `pstamp run` leaves it to servers that run for ever.
+    wanted : callable
+        Whether `pstamp serve` has anything to start for it, with such settings.
     """
 
     name: str
@@ -99,6 +103,7 @@ class Task:
     queue: Queue | None = None
     inside: bool = False
     chore: bool = False
+    wanted: Callable[[Settings], bool] = lambda _: True
 
     def arguments(self) -> list[str]:
         """Return the command line that takes what waits."""
@@ -141,8 +146,12 @@ TASKS = (
     ),
     Task(
         "pstamp.dependent.run", "dependent", lambda server, limit, _progress: check_dependents(server, limit),
-        ("pstamp_checkdependent", "--limit", "{limit}"), period=0.5, timeout=300, limit=500,
+        ("pstamp_checkdependent", "--limit", "{limit}"), period=0.5, timeout=300, limit=5000,
         queue=Queue(dependents_to_check, "pendingdependent", "dep_id", limit=500, period=15),
+    ),
+    Task(
+        "pstamp.update", "update", update_components, ("pstamp_update_run", "--limit", "{limit}"),
+        period=10, timeout=4 * 3600, wanted=lambda settings: bool(programs(settings)),
     ),
     JOBS,
     Task(
