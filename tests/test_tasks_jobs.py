@@ -15,7 +15,9 @@ from pstamp_core.imagedb import ImageDB
 from pstamp_core.imagedb import tables as t
 from pstamp_core.machines import DependentState, JobState
 from pstamp_core.store import MACHINES, jobs_to_run, pstampDependent, pstampHistory, pstampJob
+from pstamp_core.tasks import report
 from pstamp_core.tasks.dependents import check_dependents
+from pstamp_core.tasks.finish import finish_requests
 from pstamp_core.tasks.jobs import WENT, run_claimed_jobs, run_jobs
 from pstamp_core.tasks.logs import log_path
 from pstamp_core.tasks.parse import parse_requests
@@ -117,9 +119,12 @@ def test_the_job_waits_until_its_image_is_made_again(world: Races) -> None:
     assert path is not None
     assert note in path.read_text()
     assert check_dependents(world.server_, 10) == 0
+    world.clock.forward(77)
     world.make()
     world.run()
     assert ended(world)[:2] == (JobState.STOP, 0)
+    assert finish_requests(world.server_, 1) == 1
+    assert {row["ROWNUM"]: row["WAIT_S"] for row in report.results(world.server_, 1)} == {1: 0, 2: 0, 3: 0, 4: 77, 5: 0}
     for table in MACHINES:
         check_history(table)
 

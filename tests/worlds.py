@@ -11,6 +11,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,9 +23,9 @@ from peewee import MySQLDatabase
 
 from pstamp_core.database import connect, session
 from pstamp_core.datastore import TABLES as DATASTORE_TABLES
-from pstamp_core.datastore.index import read_fileset_index, read_product_index
+from pstamp_core.datastore.index import FileEntry, read_fileset_index, read_product_index
 from pstamp_core.files import measure
-from pstamp_core.formats import parse_text, write_request
+from pstamp_core.formats import parse_text, read_results, write_request
 from pstamp_core.imagedb import ImageDB
 from pstamp_core.imagedb import tables as t
 from pstamp_core.machines import JobState, RequestState
@@ -238,7 +239,9 @@ class World:
                 rows[table.__name__] = list(table.select(*fields).tuples())
             store = server.datastore
             registry = [(entry.name, entry.type, entry.values) for entry in store.filesets("pstamp_results")]
-            rows["registry"] = [(entry, store.files("pstamp_results", entry[0])) for entry in registry]
+            rows["registry"] = [
+                (entry, [_timeless(file) for file in store.files("pstamp_results", entry[0])]) for entry in registry
+            ]
         return rows | self.files()
 
     def files(self) -> dict[str, bytes]:
@@ -251,8 +254,18 @@ class World:
                 content = b"a folder" if path.is_dir() else path.read_bytes()
                 if path.name == "index.txt":
                     content = re.sub(rb"\d{4}-\d\d-\d\dT[\d:]{8}Z", b"<time>", content)
+                    content = re.sub(rb"(results\.\w+ *\|)\d+ *\|\w+", rb"\1<table>", content)
+                elif path.name == "results.fits":
+                    content = repr([{**row, "WAIT_S": 0} for row in read_results(path).rows]).encode()
+                elif path.name == "results.mdc":
+                    content = re.sub(rb"(WAIT_S +F64) .*", rb"\1", content)
                 found[name] = content
         return found
+
+
+def _timeless(file: FileEntry) -> FileEntry:
+    """Without what the table of results tells of times: how long stamps waited."""
+    return replace(file, bytes=0, md5="") if file.name.startswith("results.") else file
 
 
 _ENDS = [RequestState.STOP, RequestState.CLEANED]

@@ -93,6 +93,7 @@ COLUMNS = (
     ResultColumn("FRAC_FINITE", "D", "", "fraction of the stamp that is finite"),
     ResultColumn("INPUT_IMAGE", "255A", "", "image that the stamp is from"),
     ResultColumn("MD5", "32A", "", "md5 of the product"),
+    ResultColumn("WAIT_S", "D", "s", "wait until the image was made again"),
 )
 _BY_NAME = {column.name: column for column in COLUMNS}
 

@@ -8,11 +8,22 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from peewee import Case, fn
+
 from pstamp_core.faults import Bug, fault_name, fault_sentence
 from pstamp_core.files import StoredFile, measure, sweep, write_text
 from pstamp_core.formats import results_mdc, write_results
-from pstamp_core.machines import REQUEST, Event
-from pstamp_core.store import fire, open_jobs, pstampJob, pstampRequest, requests_to_finish
+from pstamp_core.machines import REQUEST, DependentState, Event
+from pstamp_core.machines.machine import MICROSECONDS
+from pstamp_core.store import (
+    fire,
+    open_jobs,
+    pstampDependent,
+    pstampHistory,
+    pstampJob,
+    pstampRequest,
+    requests_to_finish,
+)
 from pstamp_core.tasks import logs
 from pstamp_core.tasks.server import Server, find
 
@@ -41,10 +52,12 @@ def finish_request(server: Server, request: pstampRequest) -> None:
     outdir.mkdir(parents=True, exist_ok=True)
     with server.store.reading():
         jobs = list(pstampJob.select().where(pstampJob.req_id == request.req_id))
+        waits = _waits(request)
     if not jobs:
         raise Bug(f"request {request.req_id}: no jobs, though every request gets at least one")
     jobs.sort(key=lambda job: (int(job.rownum), job.job_id))
-    write_results(outdir / "results.fits", request.name, request.req_id, [row for job in jobs for row in _rows(job)])
+    rows = [{**row, "WAIT_S": waits.get(job.job_id, 0.0)} for job in jobs for row in _rows(job)]
+    write_results(outdir / "results.fits", request.name, request.req_id, rows)
     write_text(outdir / "results.mdc", results_mdc(outdir / "results.fits"))
     files = [measure(outdir / "results.fits", "table"), measure(outdir / "results.mdc", "text")]
     errors = [f"{fault_name(job.fault)} ({job.fault}): {_sentence(job)}" for job in jobs if job.fault]
@@ -107,6 +120,29 @@ def revert_request(server: Server, number: int, who: str) -> bool:
         server.datastore.withdraw(product, request.name)
     server.store.work(lambda: fire([request], Event.REVERT, server.args(who=who, operator=True), note="by hand"))
     return bool(published)
+
+
+def _waits(request: pstampRequest) -> dict[int, float]:
+    """Return how long each job of a request that has a dependent waited for it, in seconds.
+
+    A job begins to wait when it is made, accepted after a preview, or released because its image is there no more; it
+    ends with the dependent, or by itself. What waited twice tells of the second time.
+    """
+    job, dependent, line = pstampJob, pstampDependent, pstampHistory
+    ended = dependent.state.in_([DependentState.FULL, DependentState.STOP])
+    of_job = (line.machine == "job") & (line.row_id == job.job_id) & line.event.in_(_BEGINNINGS)
+    columns = (job.job_id, job.changed_at, Case(None, [(ended, dependent.changed_at)], job.changed_at))
+    query: Any = (
+        job.select(*columns, fn.MAX(line.at))
+        .join_from(job, dependent, on=(dependent.dep_id == job.dep_id))
+        .join_from(job, line, on=of_job)
+        .where(job.req_id == request.req_id, ~ended | (line.at <= dependent.changed_at))
+        .group_by(*columns)
+    )
+    return {number: (min(ends) - begin) / MICROSECONDS for number, *ends, begin in query.tuples()}
+
+
+_BEGINNINGS = ("make", Event.ACCEPT.value, Event.RELEASE.value)
 
 
 def _products(job: pstampJob) -> list[dict[str, Any]]:
