@@ -55,7 +55,7 @@ def test_one_task_is_done_by_its_name(server: Server, survey: Survey, tmp_path: 
     assert str(caught.value) == (
         "'pstamp.run': expected one of pstamp.request.find, pstamp.reap, pstamp.revert, pstamp.request.run, "
         "pstamp.dependent.run, pstamp.update, pstamp.job.run, request.finish.run, pstamp.cleanup.run, "
-        "pstamp.stopfaulted, pstamp.queue.cleanup"
+        "pstamp.stopfaulted, pstamp.queue.cleanup, pstamp.queue.update.cleanup"
     )
 
 

@@ -24,9 +24,9 @@ from pstamp_core.imagedb.putaway import Run
 from pstamp_core.machines import DependentState, JobState
 from pstamp_core.settings import Settings
 from pstamp_core.store import Store, pstampDependent, pstampJob, pstampProject
-from pstamp_core.tasks import update_cleanup
 from pstamp_core.tasks.dependents import check_dependents, image_database
 from pstamp_core.tasks.server import Server
+from pstamp_core.tasks.table import do_task
 from pstamp_core.tasks.update_cleanup import Tidied, pins, queue_update_cleanup
 from runners import pstamp_queue_update_cleanup
 
@@ -386,7 +386,7 @@ def test_a_database_that_is_away_keeps_no_other_from_it(
         2, "gpc1.db: runs to be cleaned: 1; kept: 1 needed by jobs, 0 made lately, 1 for the next time\n",
         f"pstamp: away.db: {away}\n",
     )  # fmt: skip
-    assert update_cleanup.tidy(server, 10) == 1
+    assert do_task(server, "pstamp.queue.update.cleanup") == 1
     assert caplog.messages == [f"update cleanup of away.db: {away}"]
     assert command("--imagedb", "gpc1.db", "--label", "ps_ud%") == (
         0, "gpc1.db: runs to be cleaned: 0; kept: 1 needed by jobs, 0 made lately\n", "",

@@ -30,6 +30,7 @@ from pstamp_core.tasks.queue_requests import queue_requests
 from pstamp_core.tasks.retry import give_up, reap, revert
 from pstamp_core.tasks.server import Progress, Server
 from pstamp_core.tasks.update import programs, update_components
+from pstamp_core.tasks.update_cleanup import tidy
 
 log = logging.getLogger("pstamp")
 
@@ -171,6 +172,10 @@ TASKS = (
     Task(
         "pstamp.queue.cleanup", "cleanup", lambda server, _limit, _progress: queue_cleanup(server),
         ("pstamp_queue_cleanup",), period=600, timeout=120, inside=True, chore=True,
+    ),
+    Task(
+        "pstamp.queue.update.cleanup", "cleanup", lambda server, limit, _progress: tidy(server, limit),
+        ("pstamp_queue_update_cleanup", "--limit", "{limit}"), period=3600, timeout=1200, limit=1000, chore=True,
     ),
 )  # fmt: skip
 """All tasks, in the order in which a request meets them."""
