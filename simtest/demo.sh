@@ -11,18 +11,28 @@ say pstamp simtest make demo-home/survey
 say pstamp project add gpc1 --imagedb demo-home/survey/simtest.db --root demo-home/survey --camera GPC1
 say pstamp request make "$here/demo.txt" --out demo-home/demo.fits
 say pstamp submit demo-home/demo.fits
-say pstamp request make "$here/demo-wait.txt" --out demo-home/demo-wait.fits
-say pstamp submit demo-home/demo-wait.fits
 say pstamp run
 say pstamp results 1
 say pstamp sheet 1 --out demo-home/contact-sheet.png
+
+printf '\nThe second request wants a difference whose pixels were deleted, as were its warps and their chips.\n'
+for stage in chip warp diff; do
+    echo "update_$stage = ['python', '-m', 'simtest.process', '{root}', '$stage', '{stage_id}', '{component}']"
+done >> demo-home/pstamp.toml
+for run in 'diff 50101' 'warp 40001' 'warp 40005' 'chip 10001' 'chip 10005'; do
+    # shellcheck disable=SC2086 (two words)
+    say pstamp simtest clean demo-home/survey $run
+done
+say pstamp request make "$here/demo-update.txt" --out demo-home/demo-update.fits
+say pstamp submit demo-home/demo-update.fits
+say pstamp run
+say pstamp results 2
 say pstamp status
 cat <<END
 
-All stamps on one page: demo-home/contact-sheet.png
-Request 2 waits for an image whose pixels were deleted. What to type next (after: export PSTAMP_HOME=demo-home):
-  pstamp why request 2                           what it waits for, and what would help
-  pstamp simtest restore demo-home/survey        make the deleted pixels again, as IPP's update processing would
-  pstamp run && pstamp results 2                 the stamp that request 2 waited for
+All stamps of the first request on one page: demo-home/contact-sheet.png
+What to type next (after: export PSTAMP_HOME=demo-home):
+  pstamp why request 2                           what became of it
+  pstamp show request 2                          all that is known of it
   \$EDITOR $here/demo.txt                       write rows of your own, then: pstamp request make, submit, run
 END
