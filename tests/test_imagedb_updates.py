@@ -1175,6 +1175,14 @@ def test_only_some_kinds_of_work_are_taken(world: World) -> None:
     assert t.chipProcessedImfile.get(t.chipProcessedImfile.chip_id == 12).magicked == 512
 
 
+def test_what_is_made_of_one_that_has_streaks_is_not_destreaked(world: World) -> None:
+    world.chip(13, FULL, "XY31", "XY32", magicked=513)
+    warp = world.warp(13, CLEANED, "XY31", "XY32")
+    world.set(("chip", 13, "XY32"), magicked=0)
+    world.look(warp)
+    assert take(world, "one") == [Work(warp)]
+
+
 def test_what_was_made_since_it_was_read_is_not_taken(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another server has set it full and given up its lease between the reading and the taking."""
     chip, other = world.chip(11), world.chip(12)

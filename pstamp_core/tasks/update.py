@@ -222,12 +222,13 @@ def _store(server: Server, one: _Try, future: Future[Outcome]) -> None:
         if not finish(one.source.imagedb, one.work, server.worker, one.source.policy, now, fault):
             level = logging.WARNING
             said += "; but it is not wanted any more: its state, or that of its run, was changed meanwhile"
-    except LeaseLost as lost:
-        level, said = logging.WARNING, str(lost)
+    except LeaseLost:
+        level, said = logging.WARNING, "too late: another server may have taken it meanwhile; the result is thrown away"
     except RetryableError as trouble:
         level = logging.ERROR
         said += f"; but this could not be stored: {trouble}; tried again when its lease has run out"
-    log.log(level, "%s: %s%s", _name(one.work), said, f" (see {one.log.path})" if fault else "")
+    see = f" (see {one.log.path})" if level > logging.INFO else ""
+    log.log(level, "%s: %s%s", _name(one.work), said, see)
     one.log.line(f"{_at(now)} {said} ({(now - one.began) / MICROSECONDS:.1f} s)")
 
 
