@@ -30,6 +30,8 @@ Number = Annotated[int, typer.Argument(help="Its number.")]
 RequestNumber = Annotated[int, typer.Argument(help="The request's number.")]
 LEASES = 10
 """Leases shown on one screen."""
+REQUESTS = 5
+"""Requests named in one line."""
 
 
 def status(
@@ -102,6 +104,11 @@ def _status_screen(found: Status) -> str:
             (f"in the last {period}", "", "rows", "per hour"),
             [(each.machine, each.event, each.count, f"{each.per_hour:.0f}") for each in found.moves],
         )
+        images = found.images
+        if images.waiting or images.made:
+            oldest = f", the oldest for {age(images.oldest, found.at)}" if images.oldest else ""
+            made = f"{images.made} came in the last {period} ({images.per_hour:.0f} per hour)"
+            print(f"\nimages: {images.waiting} waited for{oldest}; {made}")
         _section(("does not move", "for", "next try", "why"), [_waiting_cells(each, found.at) for each in found.stuck])
         if found.more_stuck:
             print(f"and {found.more_stuck} more; pstamp why request N tells about one")
@@ -143,6 +150,51 @@ def _section(columns: tuple[str, ...], rows: list[tuple[object, ...]]) -> None:
 
 def _waiting_cells(each: Waiting, now: datetime) -> tuple[object, ...]:
     return each.what, age(each.since, now), clock(each.next_try), each.why
+
+
+def dependents(home: Home = HOME, as_json: Json = False, dbname: DbName = None, dbserver: DbServer = None) -> None:
+    """List the images that jobs wait for, the most urgent first, and what is known of when they will be there.
+
+    Without a priority nobody looks at it: no request that runs under an active label waits for it.
+
+    Example: pstamp dependents | head
+    """
+    from pstamp_core.tasks.report import awaited
+
+    found = awaited(server_of(home, dbname=dbname, dbserver=dbserver))
+    if as_json:
+        print(_json(found), end="")
+        return
+    if not found.images:
+        print("no image is waited for")
+        return
+    rows = [
+        (
+            each.dep_id, f"{each.stage} {each.stage_id} {each.component}",
+            f"fault {each.fault}" if each.fault else each.state, age(each.since, found.at), each.looks, each.failed,
+            clock(each.next_look), "" if each.priority is None else each.priority, each.jobs, _numbers(each.requests),
+            each.reason,
+        )
+        for each in found.images
+    ]  # fmt: skip
+    console.table(
+        (
+            "no.",
+            "image",
+            "state",
+            "for",
+            "looks",
+            "failed",
+            "next look",
+            "priority",
+            "jobs",
+            "requests",
+            "what it waits for",
+        ),
+        rows,
+    )
+    jobs = sum(each.jobs for each in found.images)
+    print(f"\nimages: {len(found.images)}; jobs: {jobs}; pstamp why dependent N tells about one")
 
 
 def show_waiting(found: Iterable[Waiting]) -> None:
@@ -201,7 +253,10 @@ def _print_explanation(found: Explanation) -> None:
 
 
 def _print_links(links: list[Link], now: datetime, depth: int = 0) -> None:
-    for indent, link in enumerate(links, depth):
+    position = depth - 1
+    for link in links:
+        position += not link.depth
+        indent = position + link.depth
         lasts = f" for {age(link.since, now)}" if link.since else ""
         facts = []
         if link.tries:
@@ -211,8 +266,15 @@ def _print_links(links: list[Link], now: datetime, depth: int = 0) -> None:
             facts.append(f"next {clock(link.next_try)}")
         tried = f" ({'; '.join(facts)})" if facts else ""
         print(f"{'  ' * indent}{plain(link.what)}: {plain(link.state)}{lasts}{tried}")
+        what = "requests" if link.requests[1:] else "request"
+        waiting = f"; {link.jobs} jobs of {what} {_numbers(link.requests)} wait for it" if link.jobs > 1 else ""
         if link.reason:
-            print(f"{'  ' * indent}    {plain(link.reason)}")
+            print(f"{'  ' * indent}    {plain(link.reason)}{waiting}")
+
+
+def _numbers(requests: list[int]) -> str:
+    first = ", ".join(map(str, requests[:REQUESTS]))
+    return first + (f" and {len(requests) - REQUESTS} more" if requests[REQUESTS:] else "")
 
 
 def show(what: What, number: Number, home: Home = HOME) -> None:

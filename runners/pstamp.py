@@ -27,7 +27,8 @@ app.add_typer(db.app, name="db")
 app.add_typer(simtest.app, name="simtest")
 _PANELS: dict[str, tuple[Callable[..., None], ...]] = {
     "To look": (
-        look.status, look.why, look.show, look.history, look.log, look.results, look.sheet, look.config,
+        look.status, look.why, look.dependents, look.show, look.history, look.log, look.results, look.sheet,
+        look.config,
     ),
     "To order": (
         order.revert, order.stop, order.cancel, order.accept, order.hold, order.release, order.priority, order.clean,

@@ -107,7 +107,7 @@ def test_what_waits_is_told_and_ordered(command: Command, survey: Survey, tmp_pa
     command("submit", "w.fits", "--home", "h")
     code, out, _ = command("run", "--home", "h", "--workers", "1")
     component = f"warp {survey.cleaned_warp} {survey.skycells[0]}"
-    waiting = f"dependent 1: {component}: cleaned, must be made again"
+    waiting = f"dependent 1: {component}: being made again"
     assert code == 0
     assert out.splitlines()[1].endswith(waiting)
     out = command("status", "--home", "h")[1]
@@ -116,9 +116,9 @@ def test_what_waits_is_told_and_ordered(command: Command, survey: Survey, tmp_pa
     assert [each["why"] for each in state["stuck"]] == [waiting]
     assert {each["name"]: each["held"] for each in state["queues"]}["run"] == 1
     out = command("why", "request", 1, "--home", "h")[1]
-    assert f"      component {component}: run update, pixels update\n" in out
+    assert re.search(rf"\n      component {component}: run update, pixels update for \d+ s \(1 try\)\n", out)
     assert out.endswith("to wait no longer: pstamp stop dependent 1\n")
-    assert "reason               cleaned, must be made again" in command("show", "dependent", 1, "--home", "h")[1]
+    assert "reason               being made again" in command("show", "dependent", 1, "--home", "h")[1]
     assert f"\n  component          {survey.skycells[0]}\n" in command("show", "job", 1, "--home", "h")[1]
     assert command("history", "job", 1, "--home", "h")[1].splitlines()[-1].split()[2:5] == ["make", "run", "0"]
     out = command("log", "dependent", 1, "--home", "h")[1]

@@ -39,6 +39,7 @@ from pstamp_core.store import (
     requests_to_parse,
 )
 from pstamp_core.tasks import report
+from pstamp_core.tasks.explain import Explanation, Link
 from pstamp_core.tasks.server import Server, make_server
 from pstamp_core.testing import NOW
 from runners import look, order, psstatus, pstamp, pstamp_listjobs, pstamp_server_status
@@ -125,6 +126,8 @@ clean     0      0       0        0     0
 in the last hour          rows  per hour
 job               finish     1         1
 job               fault      1         1
+
+images: 1 waited for, the oldest for 2 d 2 h; 0 came in the last hour (0 per hour)
 
 does not move                              for       next try             why
 2 job(s) of request 2                      2 d 2 h   2027-01-15 08:00:05  dependent 1: warp 11 cell: cleaned, must be made again
@@ -305,7 +308,10 @@ def on_terminal(home: Path, *args: object, until: str, then: Callable[[subproces
     """Run `pstamp` on a terminal; once it shows `until`, do something."""
     terminal, end = pty.openpty()
     program = [Path(sys.executable).parent / "pstamp", *map(str, args), "--home", home]
-    process = subprocess.Popen(program, stdin=end, stdout=end, stderr=end, start_new_session=True)
+    process = subprocess.Popen(
+        program, stdin=end, stdout=end, stderr=end, start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background job ignores it
+    )  # fmt: skip
     os.close(end)
     seen, done = b"", False
     with suppress(OSError):  # how a terminal ends
@@ -409,6 +415,98 @@ what helps: pstamp why request 2 (what the request waits for)
     )
 
 
+DEPENDENTS = """\
+no.  image         state    for      looks  failed  next look            priority  jobs  requests                what it waits for
+  3  diff 3 cell   fault 2  1 min        4       2  2027-01-15 08:00:10     20000     1  8                       no disk
+  2  warp 2 cell   new      2 d 2 h     90       0                          10000     9  1, 2, 3, 4, 5 and 2 more  being made again
+  4  chip 4 XY31   new      1 h 0 min    0       0                          10000     1  9
+  5  chip 5 XY31   hold     3 h 0 min    0       0                                    1  10                      for a preview
+  6  chip 6 XY31   new      2 h 0 min    0       0                                    1  11                      not looked at
+
+images: 5; jobs: 13; pstamp why dependent N tells about one
+"""
+
+
+def test_the_images_that_are_waited_for(command: Command, rows: Rows) -> None:
+    assert command(pstamp, "dependents") == (0, "no image is waited for\n", "")
+    rows.label("FAST", 20000)
+    rows.label("OFF", 30000, active=False)
+    requests = [rows.request() for _ in range(7)]
+    fast, usual = rows.request(label="FAST"), rows.request()
+    preview, off = rows.request(RequestState.PARSED, label="FAST"), rows.request(label="OFF")
+    nobodys = rows.dependent(stage="chip", stage_id=1, component="XY31")
+    shared = rows.dependent(stage_id=2, component="cell", changed_at=NOW - 50 * HOUR, attempt=90,
+                            reason="being made again")  # fmt: skip
+    urgent = rows.dependent(stage="diff", stage_id=3, component="cell", changed_at=NOW - 60 * SECOND, attempt=4, fault=2,
+                            fault_count=2, retry_at=NOW + 10 * SECOND, reason="no disk",
+                            imagedb="mysql://u:secret@h/gpc1")  # fmt: skip
+    chips = [
+        rows.dependent(state, stage="chip", stage_id=number, component="XY31", changed_at=NOW - hours * HOUR, reason=text)
+        for number, hours, state, text in (
+            (4, 1, DependentState.NEW, ""), (5, 3, DependentState.HOLD, "for a preview"),
+            (6, 2, DependentState.NEW, "not looked at"), (7, 5, DependentState.FULL, ""),
+        )
+    ]  # fmt: skip
+    for request in (*requests, *requests[:2]):
+        rows.job(request, dep_id=shared.dep_id)
+    rows.job(fast, dep_id=urgent.dep_id)
+    rows.job(fast, JobState.STOP, dep_id=shared.dep_id)
+    rows.job(fast, JobState.CANCEL, dep_id=nobodys.dep_id, fault=32)
+    for request, chip in zip((usual, preview, off, fast), chips, strict=True):
+        rows.job(request, JobState.PARSED if request is preview else JobState.RUN, dep_id=chip.dep_id)
+    code, out, err = command(pstamp, "dependents")
+    assert (code, squeezed(out), err) == (0, squeezed(DEPENDENTS), "")
+    found = json.loads(command(pstamp, "dependents", "--json")[1])
+    assert [each["priority"] for each in found["images"]] == [20000, 10000, 10000, None, None]
+    assert found["images"][0] == {
+        "dep_id": 3, "imagedb": "mysql://u:***@h/gpc1", "stage": "diff", "stage_id": 3, "component": "cell",
+        "state": "new", "fault": 2, "reason": "no disk", "since": "2027-01-15T07:59:00+00:00", "looks": 4, "failed": 2,
+        "next_look": "2027-01-15T08:00:10+00:00", "priority": 20000, "jobs": 1, "requests": [8],
+    }  # fmt: skip
+    assert found["images"][1]["requests"] == [1, 2, 3, 4, 5, 6, 7]
+
+
+def test_images_that_came(command: Command, rows: Rows) -> None:
+    """Also when none is waited for any more."""
+    for event, minutes in (("satisfy", 70), ("satisfy", 50), ("satisfy", 1), ("fault", 1)):
+        pstampHistory.create(machine="dependent", row_id=1, event=event, source="new", dest="full", who="w",
+                             at=NOW - minutes * 60 * SECOND)  # fmt: skip
+    assert "\nimages: 0 waited for; 2 came in the last hour (2 per hour)\n" in command(pstamp, "status")[1]
+    found = json.loads(command(pstamp, "status", "--json")[1])
+    assert found["images"] == {"waiting": 0, "oldest": None, "made": 2, "per_hour": 2.0}
+
+
+CHAIN = """\
+job 7: run for 1 min
+    waits
+  component diff 1 cell: run cleaned
+      waits for its warp; 3 jobs of request 2 wait for it
+    warp 11 cell: run update for 10 s (2 tries, 1 failed; next 2027-01-15 08:01:00)
+        being made again; 7 jobs of requests 1, 2, 3, 4, 5 and 1 more wait for it
+      chip 11 XY31: run update
+          waits
+      destreak 511 XY31: run new (1 try)
+    warp 12 cell: run update
+        waits
+
+what helps: patience
+"""
+
+
+def test_a_chain_is_drawn_as_a_tree(capsys: pytest.CaptureFixture[str]) -> None:
+    links = [
+        Link("job 7", "run", "waits", moment(NOW - 60 * SECOND)),
+        Link("component diff 1 cell", "run cleaned", "waits for its warp", jobs=3, requests=[2]),
+        Link("warp 11 cell", "run update", "being made again", moment(NOW - 10 * SECOND), tries=2, faults=1,
+             next_try=moment(NOW + 60 * SECOND), depth=1, jobs=7, requests=[1, 2, 3, 4, 5, 6]),
+        Link("chip 11 XY31", "run update", "waits", depth=2, jobs=1, requests=[2]),
+        Link("destreak 511 XY31", "run new", "", tries=1, depth=2),
+        Link("warp 12 cell", "run update", "waits", depth=1),
+    ]  # fmt: skip
+    look._print_explanation(Explanation(moment(NOW), links, "patience"))
+    assert capsys.readouterr().out == CHAIN
+
+
 def test_names_command_no_terminal(command: Command, rows: Rows) -> None:
     evil = "\x1b[2J'\"; DROP\x07\u202e\n"
     rows.label("evil\x1b[1m", 5)
@@ -418,7 +516,7 @@ def test_names_command_no_terminal(command: Command, rows: Rows) -> None:
     rows.job(request, lease_owner=evil, lease_until=NOW + SECOND)
     calls: list[tuple[Any, ...]] = [
         (pstamp, "status"), (pstamp, "why", "request", 1), (pstamp, "show", "request", 1), (pstamp, "show", "job", 1),
-        (pstamp, "why", "job", 1), (pstamp, "why", "dependent", 1), (pstamp, "history", "request", 1),
+        (pstamp, "why", "job", 1), (pstamp, "why", "dependent", 1), (pstamp, "dependents"), (pstamp, "history", "request", 1),
         (pstamp, "priority", "label", "evil\x1b[1m", 7, "--yes"), (pstamp, "history", "label", "evil\x1b[1m"),
         (psstatus, "-r", "-t"), (pstamp_listjobs, 1), (pstamp_server_status,), (pstamp, "results", 1),
         (pstamp, "cancel", "job", 1, "--yes", "--why", evil), (pstamp, "history", "job", 1), (pstamp, "log", "job", 1),

@@ -19,7 +19,7 @@ from pstamp_core.machines import DependentState, Event, JobState
 from pstamp_core.settings import Settings
 from pstamp_core.store import Store, fire, moment, pstampDependent, pstampHistory, pstampJob, pstampProject
 from pstamp_core.tasks import dependents as tasks_dependents
-from pstamp_core.tasks.dependents import LONGEST_WAIT, chain, check_dependent, check_dependents
+from pstamp_core.tasks.dependents import LONGEST_WAIT, check_dependent, check_dependents
 from pstamp_core.tasks.parse import Plan, PlannedJob, store_plan
 from pstamp_core.tasks.retry import give_up, reap, revert
 from pstamp_core.tasks.server import Server
@@ -406,18 +406,6 @@ def test_one_alone(server: Server, images: Images, wait: Any) -> None:
         dependent = wait(images.chip(11 if done else 12, state))
         (claimed,) = server.store.work(lambda dependent=dependent: fire([dependent], Event.CLAIM, server.args()))
         assert check_dependent(server, claimed) is done
-
-
-def test_the_chain_of_a_dependent(server: Server, images: Images, wait: Any) -> None:
-    """§8 point 25."""
-    dependent = wait(images.whole_diff())
-    check_dependents(server, 10)
-    found = chain(server, dependent)
-    assert [(link.depth, link.key[0]) for link in found] == [
-        (0, "diff"), *[(1, "warp"), (2, "camera"), (2, "chip"), (2, "chip")] * 2
-    ]  # fmt: skip
-    assert [link.effort.queued_at for link in found if link.key[0] == "chip"] == [server.store.now()] * 4
-    assert found[0].verdict.reason == "waits for its warp: waits for its chip: being made again"
 
 
 def test_as_many_statements_for_many_as_for_few(

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import SECOND, Clock, Rows
+from test_imagedb_updates import CELL, CLEANED, FULL, World
 
 from pstamp_core.faults import UserError
-from pstamp_core.imagedb import ImageDB
+from pstamp_core.imagedb import ImageDB, Key
 from pstamp_core.imagedb import tables as t
 from pstamp_core.machines import DependentState, JobState, RequestState
 from pstamp_core.settings import Settings
-from pstamp_core.store import Store, moment, pstampHistory, pstampProject
+from pstamp_core.store import Store, moment, pstampDependent, pstampHistory, pstampProject
+from pstamp_core.tasks import explain as tasks_explain
+from pstamp_core.tasks.dependents import check_dependents, image_database
 from pstamp_core.tasks.explain import Explanation, JobCount, explain
 from pstamp_core.tasks.server import Server, verdict_on
 from pstamp_core.testing import NOW
@@ -35,9 +40,12 @@ def make_warp(server: Server, run_state: str, data_state: str, **columns: Any) -
     made: list[tuple[Any, dict[str, Any]]] = [
         (t.rawExp, {"exp_id": 1, "exp_name": "o1", "camera": "GPC1", "filter": "r"}),
         (t.chipRun, {"chip_id": 11, "exp_id": 1, "state": "full"}),
+        (t.chipProcessedImfile, {"chip_id": 11, "exp_id": 1, "class_id": "XY31", "data_state": "full"}),
         (t.camRun, {"cam_id": 11, "chip_id": 11, "state": "full"}),
+        (t.camProcessedExp, {"cam_id": 11}),
         (t.fakeRun, {"fake_id": 11, "cam_id": 11}),
         (t.warpRun, {"warp_id": 11, "fake_id": 11, "state": run_state, "tess_id": "T"}),
+        (t.warpSkyCellMap, {"warp_id": 11, "skycell_id": "cell", "tess_id": "T", "class_id": "XY31"}),
         (t.warpImfile, {"warp_skyfile_id": 1, "warp_id": 11, "skycell_id": "cell"}),
         (t.warpSkyfile, {"warp_id": 11, "skycell_id": "cell", "tess_id": "T", "data_state": data_state,
                          "path_base": "/none/warp", **columns}),
@@ -160,7 +168,7 @@ def test_a_request_with_jobs_in_all_conditions(server: Server, rows: Rows, clock
     assert (found.more, found.helps) == (1, "")
     waits, fails, ready, *singles = found.blocked
     assert [link.what for link in waits.links] == ["job 1", "dependent 1 (warp 11 cell)", "component warp 11 cell"]
-    assert waits.helps == f"the image database's own update processing makes it again; {STOP} {dep_id}"
+    assert waits.helps == f"pstamp run (puts warp 11 cell into update); {STOP} {dep_id}"
     assert [link.reason for link in fails.links] == [
         "fault 2 after 1 try: A disk, network or system call failed. (no disk)"
     ]
@@ -201,8 +209,10 @@ def test_a_job_that_has_ended(server: Server, rows: Rows) -> None:
     ("states", "columns", "state", "helps"),
     [
         (("cleaned", "cleaned"), {}, "run cleaned, pixels cleaned",
-         f"the image database's own update processing makes it again; {STOP} 1"),
-        (("update", "update"), {}, "run update, pixels update", f"it is being made again; {STOP} 1"),
+         f"nothing: warp 11 cell is put into update when the dependent is looked at again; {STOP} 1"),
+        (("update", "update"), {}, "run update, pixels update", f"another update server makes warp 11 cell; {STOP} 1"),
+        (("update", "wait"), {}, "run update, pixels wait",
+         f"an operator of the image database must look at warp 11 cell; {STOP} 1"),
         (("full", "full"), {}, "run full, pixels full", "pstamp run (looks at it, and goes on)"),
         (("purged", "purged"), {"fault": 26}, "run purged, pixels purged, fault 26",
          "pstamp run (looks at it, and goes on)"),
@@ -226,6 +236,134 @@ def test_the_component_as_it_is_now(
     assert (found.links[2].next_try, found.links[2].tries) == (moment(NOW + 5 * SECOND), 7)
     assert found.helps == helps
     assert chain(explain(server, "dependent", 1))[1:] == chain(found)[2:]
+
+
+@pytest.fixture
+def images(server: Server, clock: Clock) -> Iterator[World]:
+    """An image database of project gpc1, whose clock is the server's."""
+    pstampProject.create(name="gpc1", dbname="gpc1.db", need_magic=True)
+    db = ImageDB(str(server.settings.home / "gpc1.db"))
+    db.create()
+    with db.session():
+        world = World(db)
+        world.policy = image_database(server, "gpc1.db")[1]
+        yield world
+
+
+def wait(rows: Rows, key: Key, *requests: Any) -> Any:
+    """Make a dependent, and a job for each of `requests` that waits for it."""
+    stage, stage_id, component = key
+    made = rows.dependent(stage=stage, stage_id=stage_id, component=component, imagedb="gpc1.db", changed_at=NOW)
+    for request in requests:
+        rows.job(request, dep_id=made.dep_id)
+    return made
+
+
+def pieces(found: Explanation) -> list[tuple[int, str, str, str]]:
+    """What is said of images: depth, name, state, and who waits for it."""
+    of_images = [link for link in found.links if link.what.split()[0] not in ("request", "job", "dependent")]
+    return [
+        (link.depth, link.what, link.state, f"{link.jobs}: {', '.join(map(str, link.requests))}") for link in of_images
+    ]
+
+
+def test_the_whole_chain_and_who_else_waits(server: Server, rows: Rows, images: World, clock: Clock) -> None:
+    """§8 point 25 of update-processing.md: from the job to the chips; what is there is left out."""
+    for number in (11, 21):
+        images.chip(number, CLEANED, "XY31", "XY32", raw=5, magicked=-1)
+        images.warp(number, CLEANED, "XY31", "XY32")
+    images.set(("chip", 11, "XY32"), data_state="full", magicked=5)
+    diff = images.diff(1, warp1=11, warp2=21)
+    ana, otto, eva = rows.request(), rows.request(), rows.request()
+    wait(rows, ("warp", 21, CELL), otto, eva)
+    wait(rows, diff, ana, otto)
+    wait(rows, ("chip", 99, "nowhere"))
+    check_dependents(server, 10)
+    clock.forward(60)
+    images.now = clock.now
+    images.process(lambda key: 2 if key == ("chip", 21, "XY32") else 0)
+    clock.forward(3)
+    found = explain(server, "job", 3)
+    assert pieces(found) == [
+        (0, f"component diff 1 {CELL}", "run cleaned, pixels cleaned", "2: 1, 2"),
+        (1, f"warp 11 {CELL}", "run cleaned, pixels cleaned", "2: 1, 2"),
+        (1, f"warp 21 {CELL}", "run cleaned, pixels cleaned", "4: 1, 2, 3"),
+        (2, "chip 21 XY32", "run update, pixels update, fault 2", "4: 1, 2, 3"),
+    ]
+    chip = found.links[-1]
+    assert chip.reason == (
+        "a try to make it failed, with fault 2: A disk, network or system call failed; tried again after a while"
+    )
+    assert (chip.tries, chip.faults, chip.since) == (1, 1, moment(NOW))
+    assert chip.next_try == moment(NOW + 70 * SECOND)
+    assert found.helps == f"nothing: chip 21 XY32 is tried again by itself; {STOP} 2"
+    assert pieces(explain(server, "dependent", 1)) == [
+        (0, f"component warp 21 {CELL}", "run cleaned, pixels cleaned", "4: 1, 2, 3"),
+        (1, "chip 21 XY32", "run update, pixels update, fault 2", "4: 1, 2, 3"),
+    ]
+    clock.forward(60)
+    look_again(server, images)
+    again = explain(server, "job", 3)
+    assert (again.links[-1].state, again.links[-1].tries, again.links[-1].faults) == ("run update, pixels update", 2, 1)
+    assert again.helps == f"another update server makes chip 21 XY32; {STOP} 2"
+    server.settings = replace(server.settings, update_chip=("make",))
+    assert explain(server, "job", 3).helps == f"pstamp run (makes chip 21 XY32); {STOP} 2"
+
+
+def look_again(server: Server, images: World) -> None:
+    images.now = server.store.now()
+    pstampDependent.update(retry_at=0).execute()
+    check_dependents(server, 10)
+
+
+def test_an_image_that_is_to_be_destreaked(server: Server, rows: Rows, images: World) -> None:
+    chip = images.chip(11, FULL, magicked=-1)
+    images.destreak(11)
+    wait(rows, chip, rows.request())
+    assert explain(server, "job", 1).helps == f"pstamp run (puts chip 11 XY31 into update); {STOP} 1"
+    check_dependents(server, 10)
+    found = explain(server, "job", 1)
+    assert pieces(found) == [
+        (0, "component chip 11 XY31", "run full, pixels full", "1: 1"),
+        (1, "destreak 511 XY31", "run new, file update", "0: "),
+    ]
+    assert [link.reason for link in found.links[-2:]] == ["being destreaked", ""]
+    assert (found.links[-1].tries, found.links[-1].since) == (1, moment(NOW))
+    assert found.helps == f"another update server destreaks chip 11 XY31; {STOP} 1"
+    server.settings = replace(server.settings, update_destreak=("it",))
+    assert explain(server, "job", 1).helps == f"pstamp run (destreaks chip 11 XY31); {STOP} 1"
+    images.process(destreak=lambda _: 4)
+    found = explain(server, "job", 1)
+    assert pieces(found)[1][:3] == (1, "destreak 511 XY31", "run new, file update, fault 4")
+    assert found.helps == f"nothing: chip 11 XY31 is tried again by itself; {STOP} 1"
+    images.set(chip, magicked=511)
+    assert len(pieces(explain(server, "job", 1))) == 1
+
+
+def test_an_input_that_is_missing(server: Server, rows: Rows, images: World) -> None:
+    images.chip(11)
+    warp = images.warp(11)
+    t.camRun.delete().execute()
+    wait(rows, warp, rows.request())
+    found = explain(server, "job", 1)
+    assert pieces(found)[-1] == (1, "camera 0", "missing", "1: 1")
+    assert found.helps == "pstamp run (looks at it, and goes on)"
+
+
+def test_one_look_for_all_chains_of_an_image_database(
+    server: Server, rows: Rows, images: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request, looks = rows.request(), []
+    for number in (11, 12, 13):
+        key = images.chip(number, ("wait", "cleaned"))
+        pstampDependent.update(reason=str(number)).where(
+            pstampDependent.dep_id == wait(rows, key, request).dep_id
+        ).execute()
+    of_all = tasks_explain.survey_of
+    monkeypatch.setattr(tasks_explain, "survey_of", lambda *args: (looks.append(1), of_all(*args))[1])
+    found = explain(server, "request", request.req_id)
+    assert [chain.links[-1].what for chain in found.blocked] == [f"component chip {n} XY31" for n in (11, 12, 13)]
+    assert looks == [1]
 
 
 def test_an_image_database_that_can_not_be_asked(server: Server, rows: Rows) -> None:

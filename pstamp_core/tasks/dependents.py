@@ -12,7 +12,7 @@ from typing import Any
 from peewee import JOIN, IntegrityError
 
 from pstamp_core.faults import Fault, LeaseLost, RetryableError, Stale, is_retryable
-from pstamp_core.imagedb import Component, ImageDB, Key, Link, Policy, Verdict, Waiter, classify, look, survey_of
+from pstamp_core.imagedb import Component, ImageDB, Key, Policy, Verdict, Waiter, classify, look
 from pstamp_core.machines import Args, DependentState, Event, JobState, RequestState
 from pstamp_core.machines.machine import MICROSECONDS
 from pstamp_core.store import (
@@ -71,19 +71,6 @@ def check_dependent(server: Server, dependent: pstampDependent) -> bool:
         The image database does not answer.
     """
     return _check(server, [dependent]) > 0
-
-
-def chain(server: Server, dependent: pstampDependent) -> list[Link]:
-    """Return the component of a dependent, and below it what it is made of, as they are now.
-
-    Raises
-    ------
-    RetryableError
-        The image database does not answer.
-    """
-    imagedb, policy = image_database(server, dependent.imagedb)
-    key = _key(dependent)
-    return list(survey_of(imagedb, [key], policy, server.store.now()).chain(key))
 
 
 def close(dependents: Sequence[pstampDependent], args: Args, reason: str, cause: int = 0) -> None:

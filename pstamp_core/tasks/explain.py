@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
 from peewee import JOIN, Case, fn
 
+from pstamp_core.database import redact
 from pstamp_core.faults import PstampError, fault_sentence
-from pstamp_core.imagedb import Component
+from pstamp_core.imagedb import Component, Effort, Key, Survey, survey_of
+from pstamp_core.imagedb import Link as Piece
+from pstamp_core.imagedb.components import MADE_AGAIN
+from pstamp_core.imagedb.survey import Part
 from pstamp_core.machines import DependentState, Event, JobState, RequestState
+from pstamp_core.machines.dependent import SHARED
 from pstamp_core.machines.job import OPEN
 from pstamp_core.machines.request import FINISHABLE
 from pstamp_core.store import (
@@ -21,14 +27,15 @@ from pstamp_core.store import (
     moment,
     pstampDependent,
     pstampJob,
-    pstampProject,
     pstampRequest,
     requests_to_clean,
     requests_to_finish,
     requests_to_parse,
 )
+from pstamp_core.tasks.dependents import image_database
 from pstamp_core.tasks.report import last_note, next_try, trouble
-from pstamp_core.tasks.server import Server, find, verdict_on
+from pstamp_core.tasks.server import Server, find
+from pstamp_core.tasks.update import programs
 
 RUN = "pstamp run"
 REASONS = 5
@@ -42,13 +49,13 @@ class Link:
     Attributes
     ----------
     what : str
-        ``request 3 (name)``, ``job 12``, ``dependent 4 (warp 11 cell)``, ``component warp 11 cell``.
+        ``request 3 (name)``, ``job 12``, ``dependent 4 (warp 11 cell)``, ``component warp 11 cell``, ``chip 5 XY31``.
     state : str
         Its state.
     reason : str
         Why it is so.
     since : datetime or None
-        When it came to be so; nobody knows of a component.
+        When it came to be so; of an image when it was put into `update`, if it is there.
     tries : int
         How often it was tried.
     faults : int
@@ -57,6 +64,12 @@ class Link:
         When it is looked at again, if that is not now.
     holder : str
         Who works on it.
+    depth : int
+        Of what an image is made of: how far below the image that is waited for. 0 for all else.
+    jobs : int
+        Of an image, and of what it is made of: how many open jobs wait for it.
+    requests : list of int
+        Their requests.
     """
 
     what: str
@@ -67,6 +80,9 @@ class Link:
     faults: int = 0
     next_try: datetime | None = None
     holder: str = ""
+    depth: int = 0
+    jobs: int = 0
+    requests: list[int] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -117,7 +133,7 @@ class Explanation:
 
 
 def explain(server: Server, machine: str, number: int) -> Explanation:
-    """Return why a request, job or dependent is where it is, down to the state of the component in the image database.
+    """Return why a request, job or dependent is where it is, down to the image and what that has to be made of.
 
     Raises
     ------
@@ -147,6 +163,7 @@ class _Why:
     def __init__(self, server: Server) -> None:
         self.server = server
         self.now = server.store.now()
+        self._surveys: dict[str, tuple[Survey, Mapping[Key, Counter[int]]]] = {}
 
     def link(self, row: Worked, reason: str, **columns: Any) -> Link:
         return Link(
@@ -291,35 +308,115 @@ class _Why:
             return [self.link(dependent, reason)], f"pstamp release {dependent.dep_id}"
         if (dependent.lease_owner or dependent.fault) and (own := self.own(dependent, dependent.reason)):
             links, helps = own
-            return [*links, self.component(dependent)[0]], helps
-        component, helps = self.component(dependent)
-        return [self.link(dependent, dependent.reason or "not looked at yet"), component], helps
+            return [*links, *self.component(dependent)[0]], helps
+        components, helps = self.component(dependent)
+        return [self.link(dependent, dependent.reason or "not looked at yet"), *components], helps
 
-    def component(self, dependent: pstampDependent) -> tuple[Link, str]:
-        """Return the component as it is now in the image database."""
-        where = f"{dependent.stage} {dependent.stage_id} {dependent.component}"
-        what = Link(f"component {where}", "unknown", "")
+    def component(self, dependent: pstampDependent) -> Links:
+        """Return the component as it is now in the image database, and what of its inputs is not there."""
+        key = _key(dependent)
+        what = Link(f"component {_name(key)}", "unknown", "")
         stop = f"to wait no longer: pstamp stop dependent {dependent.dep_id}"
-        project = pstampProject.get_or_none(pstampProject.dbname == dependent.imagedb)
-        root = project.imageroot if project else ""
         try:
-            image = self.server.imagedb_at(dependent.imagedb, root).component(
-                dependent.stage, dependent.stage_id, dependent.component
-            )
+            survey, waiters = self._survey(dependent)
         except PstampError as error:
-            return replace(what, reason=str(error)), f"mend the image database; {stop}"
-        if image is None:
-            reason = f"not in image database {dependent.imagedb}"
-            return replace(what, reason=reason), f"mend the image database; {stop}"
-        verdict = verdict_on(project, image)
-        state = f"run {image.run_state}, pixels {image.data_state}"
-        marks = [f"{name} {value}" for name, value in (("fault", image.fault), ("quality", image.quality)) if value]
-        link = replace(what, state=", ".join([state, *marks]), reason=verdict.reason)
-        if not verdict.waits:
-            return link, f"{RUN} (looks at it, and goes on)"
-        making = "it is being made again" if verdict.component is Component.IN_PROGRESS else \
-            "the image database's own update processing makes it again"  # fmt: skip
-        return link, f"{making}; {stop}"
+            return [replace(what, reason=str(error))], f"mend the image database; {stop}"
+        if key not in survey.parts:
+            reason = f"not in image database {redact(dependent.imagedb)}"
+            return [replace(what, reason=reason)], f"mend the image database; {stop}"
+        links: list[Link] = []
+        lowest: tuple[Key, int] = key, 0  # what is to come first: nothing that it is made of is missing
+        for piece in survey.chain(key):
+            if piece.depth and piece.verdict.component is Component.USABLE:
+                continue
+            links += self._pieces(piece, survey.parts.get(piece.key), waiters[piece.key])
+            if piece.depth > lowest[1]:
+                lowest = piece.key, piece.depth
+        if not survey.verdict(key).waits:
+            return links, f"{RUN} (looks at it, and goes on)"
+        return links, f"{self._help_for_image(dependent, survey, *lowest)}; {stop}"
+
+    def _survey(self, dependent: pstampDependent) -> tuple[Survey, Mapping[Key, Counter[int]]]:
+        """Return what can be said of all components that are waited for where this one is, and of their inputs.
+
+        With it comes how many jobs of each request wait for each of them.
+        """
+        dbname = dependent.imagedb
+        if dbname not in self._surveys or _key(dependent) not in self._surveys[dbname][1]:
+            imagedb, policy = image_database(self.server, dbname)
+            jobs: Any = (
+                pstampDependent.select(
+                    pstampDependent.stage, pstampDependent.stage_id, pstampDependent.component, pstampJob.req_id,
+                    fn.COUNT(pstampJob.job_id),
+                )
+                .join(pstampJob, JOIN.LEFT_OUTER,
+                      on=(pstampJob.dep_id == pstampDependent.dep_id) & pstampJob.state.in_(OPEN))
+                .where(pstampDependent.imagedb == dbname, pstampDependent.state.in_(SHARED)
+                       | (pstampDependent.dep_id == dependent.dep_id))
+                .group_by(pstampDependent.dep_id, pstampJob.req_id)
+            )  # fmt: skip
+            wanted: dict[Key, Counter[int]] = {}
+            for *key, req_id, count in jobs.tuples():
+                wanted.setdefault((key[0], key[1], key[2]), Counter())[req_id] += count
+            survey = survey_of(imagedb, wanted, policy, self.now)
+            waiters: dict[Key, Counter[int]] = {}
+            for key, counts in wanted.items():
+                for each in {link.key for link in survey.chain(key)}:
+                    waiters.setdefault(each, Counter()).update(counts)
+            self._surveys[dbname] = survey, waiters
+        return self._surveys[dbname]
+
+    def _pieces(self, piece: Piece, part: Part | None, jobs: Counter[int]) -> Iterator[Link]:
+        """Yield a component and, if streaks are still to be taken from it, the run that does so."""
+        states = [f"run {piece.run_state}"] if part else ["missing"]
+        if piece.key[0] in MADE_AGAIN and part:
+            states.append(f"pixels {piece.data_state}")
+        states += [f"{name} {value}" for name in ("fault", "quality") if (value := getattr(piece, name))]
+        name = _name(piece.key) if piece.depth else f"component {_name(piece.key)}"
+        requests = sorted(number for number, count in jobs.items() if count)
+        yield Link(
+            name, ", ".join(states), piece.verdict.reason, depth=piece.depth, jobs=jobs.total(), requests=requests,
+            **self._efforts(part.effort if part else Effort()),
+        )  # fmt: skip
+        if part and part.destreak and part.destreak_key and part.destreak["run_state"] and part.row["magicked"] <= 0:
+            row = part.destreak
+            states = [f"run {row['run_state']}", f"file {row['file_state'] or 'none yet'}"]
+            states += [f"fault {row['fault']}"] if row["fault"] else []
+            efforts = self._efforts(part.destreak_effort)
+            yield Link(_name(part.destreak_key), ", ".join(states), "", depth=piece.depth + 1, **efforts)
+
+    def _efforts(self, effort: Effort) -> dict[str, Any]:
+        """Return what a link says of the work on a component: failed tries, and the one that goes on."""
+        at_work = effort.queued_at > 0 and not effort.made_at
+        return {
+            "since": moment(effort.queued_at) if at_work else None,
+            "tries": effort.attempts + int(at_work and not effort.fault), "faults": effort.attempts,
+            "next_try": moment(effort.retry_at) if effort.retry_at > self.now else None,
+        }  # fmt: skip
+
+    def _help_for_image(self, dependent: pstampDependent, survey: Survey, key: Key, depth: int) -> str:
+        """Return what brings the lowest piece of a chain forward."""
+        part, found, name = survey.parts[key], survey.verdict(key, as_input=depth > 0).component, _name(key)
+        if found is Component.IN_PROGRESS:
+            kind = "destreak" if part.row["data_state"] == "full" else key[0]
+            making = "destreaks" if kind == "destreak" else "makes"
+            ours = kind in programs(self.server.settings)
+            return f"{RUN} ({making} {name})" if ours else f"another update server {making} {name}"
+        if found is Component.QUEUE:
+            if dependent.retry_at > self.now:
+                return f"nothing: {name} is put into update when the dependent is looked at again"
+            return f"{RUN} (puts {name} into update)"
+        if max(part.effort.retry_at, part.destreak_effort.retry_at) > self.now:
+            return f"nothing: {name} is tried again by itself"
+        return f"an operator of the image database must look at {name}"
+
+
+def _key(dependent: pstampDependent) -> Key:
+    return dependent.stage, dependent.stage_id, dependent.component
+
+
+def _name(key: Key) -> str:
+    return " ".join(map(str, key)).strip()
 
 
 def _number(number: int, what: str) -> str:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from peewee import JOIN, Case, chunked, fn
 
+from pstamp_core.database import redact
 from pstamp_core.faults import UserError, fault_sentence
 from pstamp_core.machines import DependentState, Event, JobState, RequestState
 from pstamp_core.machines.dependent import SHARED
@@ -124,6 +125,83 @@ class Disk:
     total: int
 
 
+@dataclass(frozen=True)
+class Images:
+    """The images that are made again for jobs.
+
+    Attributes
+    ----------
+    waiting : int
+        How many are waited for.
+    oldest : datetime or None
+        Since when the first of them is.
+    made : int
+        How many came, in the time that `Status.hours` says.
+    per_hour : float
+    """
+
+    waiting: int
+    oldest: datetime | None
+    made: int
+    per_hour: float
+
+
+@dataclass(frozen=True)
+class Awaited:
+    """An image that jobs wait for.
+
+    Attributes
+    ----------
+    dep_id : int
+        Its dependent.
+    imagedb : str
+        Its image database, without the password.
+    stage, stage_id, component : str, int, str
+    state : str
+        ``new``, or ``hold`` while an operator keeps it, or nobody has accepted a preview.
+    fault : int
+        Why the last look failed, if so.
+    reason : str
+        What it waits for, as the last look found.
+    since : datetime
+        When it came to be in this state.
+    looks, failed : int
+        How often it was looked at, and how many of these looks failed.
+    next_look : datetime or None
+        When it is looked at again, if that is not now.
+    priority : int or None
+        Of the most urgent request that waits for it; None if no request that runs under an active label does.
+    jobs : int
+        How many wait for it.
+    requests : list of int
+        Theirs.
+    """
+
+    dep_id: int
+    imagedb: str
+    stage: str
+    stage_id: int
+    component: str
+    state: str
+    fault: int
+    reason: str
+    since: datetime
+    looks: int
+    failed: int
+    next_look: datetime | None
+    priority: int | None
+    jobs: int
+    requests: list[int]
+
+
+@dataclass(frozen=True)
+class AwaitedImages:
+    """All images that jobs wait for, the most urgent first, as of one moment."""
+
+    at: datetime
+    images: list[Awaited]
+
+
 @dataclass
 class LabelLoad:
     """A label, and what is open under it; requests without one have the name ``None``."""
@@ -148,6 +226,7 @@ class Status:
         What has happened in the last `hours`, without looks and leases.
     hours : float
         1, or less where the history is too long to count an hour of it.
+    images : Images
     stuck : list of Waiting
         What does not move, the longest first.
     more_stuck : int
@@ -164,6 +243,7 @@ class Status:
     queues: list[Queue]
     moves: list[Move]
     hours: float
+    images: Images
     stuck: list[Waiting]
     more_stuck: int
     faults: list[FaultCount]
@@ -205,6 +285,7 @@ def status(server: Server, most: int = 10) -> Status:
         stuck.sort(key=lambda each: each.since)
     return Status(
         at=moment(now), queues=_queues(requests, jobs, dependents, labels, now), moves=moves, hours=hours,
+        images=_images(dependents, moves),
         stuck=stuck[:most], more_stuck=max(0, len(stuck) - most),
         faults=_faults(requests, jobs, [row for row, _ in dependents]), leases=leases,
         labels=[each for each in labels.values() if each.requests or not each.active],
@@ -243,6 +324,39 @@ def _open_dependents(jobs: Iterable[_OpenJobs]) -> list[tuple[pstampDependent, d
         needed.setdefault(group.waits_for, Counter())[group.req_id] += group.rows
     rows = pstampDependent.select().where(pstampDependent.state.in_(SHARED))
     return [(row, needed.get(row.dep_id, {})) for row in rows]
+
+
+def _images(dependents: Sequence[tuple[pstampDependent, dict[int, int]]], moves: Iterable[Move]) -> Images:
+    since = [dependent.changed_at for dependent, jobs in dependents if jobs]
+    made = [move for move in moves if (move.machine, move.event) == ("dependent", Event.SATISFY.value)]
+    return Images(
+        len(since), moment(min(since)) if since else None, sum(move.count for move in made),
+        sum(move.per_hour for move in made),
+    )  # fmt: skip
+
+
+def awaited(server: Server) -> AwaitedImages:
+    """Return the images that jobs wait for, the most urgent first, those of one priority by age."""
+    with server.store.reading():
+        now = server.store.now()
+        requests = list(pstampRequest.select().where(pstampRequest.state.in_(UNFINISHED)))
+        jobs = _open_jobs(now)
+        labels, dependents = _labels(requests, jobs), _open_dependents(jobs)
+    priorities = {
+        each.req_id: labels[each.label].priority
+        for each in requests if each.state is RequestState.RUN and labels[each.label].active
+    }  # fmt: skip
+    found = [
+        Awaited(
+            row.dep_id, redact(row.imagedb), row.stage, row.stage_id, row.component, row.state.value, row.fault,
+            row.reason, moment(row.changed_at), row.attempt, row.fault_count, next_try(row, now),
+            max((priorities[number] for number in its if number in priorities), default=None), sum(its.values()),
+            sorted(its),
+        )
+        for row, its in dependents if its
+    ]  # fmt: skip
+    found.sort(key=lambda each: (each.priority is None, -(each.priority or 0), each.since, each.dep_id))
+    return AwaitedImages(moment(now), found)
 
 
 def label_loads(server: Server) -> list[LabelLoad]:
