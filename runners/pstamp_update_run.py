@@ -31,7 +31,8 @@ def pstamp_update_run(
     Each image is verified, and only then set full; a failure becomes its fault. The logs are in the server's folder,
     work/updates/STAGE.NUMBER.COMPONENT.log. Ends in 0, whatever becomes of the images, when nothing is left or as many
     were tried as asked for. A stage whose program (update_chip, update_warp, update_diff, update_destreak) is not named
-    is left to others.
+    is left to others. A program ends in 0 when image, mask and variance are written, in 1-9 when it failed, its last
+    line on standard error being the reason, and in 26 when the image is gone for good.
 
     Example: pstamp_update_run --limit 20 --verbose
     """

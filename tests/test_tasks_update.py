@@ -25,7 +25,7 @@ from serving import environment, wait_for
 from test_imagedb_updates import ANA, CELL, FULL, World
 from worlds import sky_image
 
-from pstamp_core.imagedb import ImageDB, Key, look
+from pstamp_core.imagedb import ImageDB, Key, Work, look
 from pstamp_core.imagedb import tables as t
 from pstamp_core.settings import load_settings
 from pstamp_core.store import pstampProject
@@ -282,6 +282,24 @@ def test_no_more_is_taken_than_can_be_made_at_once(site: Site, monkeypatch: pyte
     # The lease outlives the program, what it takes to kill it, and a silence of the server.
     assert {until - now for *_, now, until, _ in taken} == {362 * SECOND}
     assert len(would_update(site.server, 100)) == 1
+
+
+def test_one_that_takes_long_holds_up_no_other(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is put into update while it runs is taken, too."""
+    monkeypatch.setattr(update, "LOOK", 0.05)
+    site.settings(update_timeout=20.0)
+    first = site.wants(11, "meet 2")
+    looks, claim = [], update.claim
+
+    def late(*args: Any) -> list[Work]:
+        looks.append(args)
+        if len(looks) == 3:
+            site.wants(12)
+        return claim(*args)
+
+    monkeypatch.setattr(update, "claim", late)
+    assert update_components(site.server, 100) == 2
+    assert {site.state(key) for key in (first, ("chip", 12, "XY31"))} == {("full", "full", 0)}
 
 
 def test_no_image_database_comes_last_for_ever(site: Site, tmp_path: Path) -> None:

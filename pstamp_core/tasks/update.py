@@ -38,6 +38,8 @@ log = logging.getLogger("pstamp")
 
 KILL_AFTER = 2.0
 """Seconds between SIGTERM and SIGKILL; less than a scheduler grants us."""
+LOOK = 5.0
+"""Seconds between two looks for more to do while some programs run, and more could."""
 TICK = 0.2
 """Seconds between two looks at whether a program should stop."""
 LOG_SIZE = 2**20
@@ -85,7 +87,7 @@ def update_components(server: Server, limit: int, progress: Progress | None = No
                         taken += 1
                     if not running:
                         return done
-                    for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    for future in wait(running, LOOK, FIRST_COMPLETED).done:
                         _store(server, running[future], future)
                         del running[future]
                         done += 1
