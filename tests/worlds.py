@@ -251,16 +251,19 @@ class World:
             name = str(path.relative_to(self.home))
             is_log = path.suffix == ".log" or name == "work/dependents"
             if name.startswith(("work", "datastore")) and path.name != ".lock" and not is_log:
-                content = b"a folder" if path.is_dir() else path.read_bytes()
-                if path.name == "index.txt":
-                    content = re.sub(rb"\d{4}-\d\d-\d\dT[\d:]{8}Z", b"<time>", content)
-                    content = re.sub(rb"(results\.\w+ *\|)\d+ *\|\w+", rb"\1<table>", content)
-                elif path.name == "results.fits":
-                    content = repr([{**row, "WAIT_S": 0} for row in read_results(path).rows]).encode()
-                elif path.name == "results.mdc":
-                    content = re.sub(rb"(WAIT_S +F64) .*", rb"\1", content)
-                found[name] = content
+                found[name] = b"a folder" if path.is_dir() else timeless(path)
         return found
+
+
+def timeless(path: Path) -> bytes:
+    """Return what is in a published file, without its times: that of publication, and how long stamps waited."""
+    content = path.read_bytes()
+    if path.name == "index.txt":
+        content = re.sub(rb"\d{4}-\d\d-\d\dT[\d:]{8}Z", b"<time>", content)
+        return re.sub(rb"(results\.\w+ *\|)\d+ *\|\w+", rb"\1<table>", content)
+    if path.name == "results.fits":
+        return repr([{**row, "WAIT_S": 0} for row in read_results(path).rows]).encode()
+    return re.sub(rb"(WAIT_S +F64) .*", rb"\1", content) if path.name == "results.mdc" else content
 
 
 def _timeless(file: FileEntry) -> FileEntry:
