@@ -59,6 +59,7 @@ def exit_code(error: PstampError) -> int:
 def main(app: Callable[[], object]) -> None:
     """Run a command line; any failure is one line on standard error and an exit code."""
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=os.environ.get("PSTAMP_LOG", "WARNING"))
+    logging.getLogger("transitions").setLevel("WARNING")  # it tells each guard that it asks, as INFO
     try:
         try:
             app()

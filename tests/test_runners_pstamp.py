@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 import sqlite3
 import subprocess
@@ -176,6 +177,13 @@ def test_an_error_is_one_line_and_a_code(command: Command, args: list[str], code
     assert (found, out) == (code, "")
     assert said in err
     assert err.count("\n") == 1
+
+
+def test_the_library_of_the_machines_is_silent(command: Command, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    logging.getLogger("transitions").setLevel("NOTSET")
+    command("init", "--home", "h")
+    assert not logging.getLogger("transitions.core").isEnabledFor(logging.INFO)
 
 
 def test_another_database_by_the_environment(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
