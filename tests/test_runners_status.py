@@ -418,10 +418,10 @@ what helps: pstamp why request 2 (what the request waits for)
 DEPENDENTS = """\
 no.  image         state    for      looks  failed  next look            priority  jobs  requests                what it waits for
   3  diff 3 cell   fault 2  1 min        4       2  2027-01-15 08:00:10     20000     1  8                       no disk
-  2  warp 2 cell   new      2 d 2 h     90       0                          10000     9  1, 2, 3, 4, 5 and 2 more  being made again
-  4  chip 4 XY31   new      1 h 0 min    0       0                          10000     1  9
-  5  chip 5 XY31   hold     3 h 0 min    0       0                                    1  10                      for a preview
-  6  chip 6 XY31   new      2 h 0 min    0       0                                    1  11                      not looked at
+  4  chip 4 XY31   new      2 d 12 h     0       0                             -5     1  9
+  2  warp 2 cell   new      2 d 2 h     90       0                             -5     9  1, 2, 3, 4, 5 and 2 more  being made again
+  6  chip 6 XY31   new      3 h 0 min    0       0                                    1  11                      not looked at
+  5  chip 5 XY31   hold     2 h 0 min    0       0                                    1  10                      for a preview
 
 images: 5; jobs: 13; pstamp why dependent N tells about one
 """
@@ -431,8 +431,9 @@ def test_the_images_that_are_waited_for(command: Command, rows: Rows) -> None:
     assert command(pstamp, "dependents") == (0, "no image is waited for\n", "")
     rows.label("FAST", 20000)
     rows.label("OFF", 30000, active=False)
-    requests = [rows.request() for _ in range(7)]
-    fast, usual = rows.request(label="FAST"), rows.request()
+    rows.label("SLOW", -5)
+    requests = [rows.request(label="SLOW") for _ in range(7)]
+    fast, usual = rows.request(label="FAST"), rows.request(label="SLOW")
     preview, off = rows.request(RequestState.PARSED, label="FAST"), rows.request(label="OFF")
     nobodys = rows.dependent(stage="chip", stage_id=1, component="XY31")
     shared = rows.dependent(stage_id=2, component="cell", changed_at=NOW - 50 * HOUR, attempt=90,
@@ -443,8 +444,8 @@ def test_the_images_that_are_waited_for(command: Command, rows: Rows) -> None:
     chips = [
         rows.dependent(state, stage="chip", stage_id=number, component="XY31", changed_at=NOW - hours * HOUR, reason=text)
         for number, hours, state, text in (
-            (4, 1, DependentState.NEW, ""), (5, 3, DependentState.HOLD, "for a preview"),
-            (6, 2, DependentState.NEW, "not looked at"), (7, 5, DependentState.FULL, ""),
+            (4, 60, DependentState.NEW, ""), (5, 2, DependentState.HOLD, "for a preview"),
+            (6, 3, DependentState.NEW, "not looked at"), (7, 5, DependentState.FULL, ""),
         )
     ]  # fmt: skip
     for request in (*requests, *requests[:2]):
@@ -457,17 +458,18 @@ def test_the_images_that_are_waited_for(command: Command, rows: Rows) -> None:
     code, out, err = command(pstamp, "dependents")
     assert (code, squeezed(out), err) == (0, squeezed(DEPENDENTS), "")
     found = json.loads(command(pstamp, "dependents", "--json")[1])
-    assert [each["priority"] for each in found["images"]] == [20000, 10000, 10000, None, None]
+    assert [each["priority"] for each in found["images"]] == [20000, -5, -5, None, None]
     assert found["images"][0] == {
         "dep_id": 3, "imagedb": "mysql://u:***@h/gpc1", "stage": "diff", "stage_id": 3, "component": "cell",
         "state": "new", "fault": 2, "reason": "no disk", "since": "2027-01-15T07:59:00+00:00", "looks": 4, "failed": 2,
         "next_look": "2027-01-15T08:00:10+00:00", "priority": 20000, "jobs": 1, "requests": [8],
     }  # fmt: skip
-    assert found["images"][1]["requests"] == [1, 2, 3, 4, 5, 6, 7]
+    assert found["images"][2]["requests"] == [1, 2, 3, 4, 5, 6, 7]
 
 
 def test_images_that_came(command: Command, rows: Rows) -> None:
-    """Also when none is waited for any more."""
+    """Also when none is waited for any more: by no job, that is."""
+    rows.dependent()
     for event, minutes in (("satisfy", 70), ("satisfy", 50), ("satisfy", 1), ("fault", 1)):
         pstampHistory.create(machine="dependent", row_id=1, event=event, source="new", dest="full", who="w",
                              at=NOW - minutes * 60 * SECOND)  # fmt: skip

@@ -366,6 +366,24 @@ def test_one_look_for_all_chains_of_an_image_database(
     assert looks == [1]
 
 
+def test_a_dependent_that_changes_while_it_is_explained(server: Server, rows: Rows, images: World) -> None:
+    """What is said of its image is not that it is nowhere."""
+    why = tasks_explain._Why(server)
+    keys = [images.chip(number, ("wait", "cleaned")) for number in (11, 12)]
+    first = wait(rows, keys[0])
+    assert why.component(first)[0][0].state == "run wait, pixels cleaned"
+    second = wait(rows, keys[1])  # made since the first look
+    pstampDependent.update(state=DependentState.FULL).execute()
+    assert why.component(second)[0][0].state == "run wait, pixels cleaned"
+
+
+def test_images_of_another_database_are_others(server: Server, rows: Rows, images: World) -> None:
+    chip = images.chip(11)
+    mine, other = wait(rows, chip, rows.request()), wait(rows, chip, rows.request())
+    pstampDependent.update(imagedb="gpc2.db").where(pstampDependent.dep_id == other.dep_id).execute()
+    assert pieces(explain(server, "dependent", mine.dep_id))[0][3] == "1: 1"
+
+
 def test_an_image_database_that_can_not_be_asked(server: Server, rows: Rows) -> None:
     rows.job(dep_id=warp(rows))
     found = explain(server, "dependent", 1)

@@ -164,8 +164,8 @@ def test_what_holds_nothing(server: Server, images: World, wants: Wants, dbname:
     wants.job(chips[1], JobState.CANCEL, fault=32)
     other = Wants(server, rows, "elsewhere.db")
     other.job(chips[2])
-    for params in ("", "no json", "{}", "[]", '{"row": {}}', "null"):
-        rows.job(params=params)
+    for params in ("", "no json", "{}", "[]", '{"row": {}}', "null", json.dumps({"imagedb": dbname, "stage": "chip"})):
+        rows.job(params=params, changed_at=server.store.now())
     assert pins(server, dbname) == set()
     wants.job(chips[3])
     assert pins(server, dbname) == {chips[3]}
@@ -273,6 +273,34 @@ def test_runs_of_others_are_left_alone(server: Server, images: World, wants: Wan
     assert images.run(theirs).label == "ps_ud_by_hand"
 
 
+def test_runs_that_others_work_on_are_left_alone(server: Server, images: World, wants: Wants, clock: Clock) -> None:
+    """Under their own label: another component is in update, or one that we gave up for now."""
+    chip, failed = images.chip(11, CLEANED, "XY31", "XY32"), images.chip(12)
+    wants.done(wants.made(images, chip))
+    clock.forward(2 * DAY)
+    t.pstampRunLabel.delete().execute()
+    images.set(("chip", 11, "XY32"), data_state="update")
+    t.pstampUpdate.insert(stage="chip", stage_id=12, component="XY31", attempts=3, fault=2, cause=2,
+                          retry_at=clock.now + 3 * DAY * SECOND).execute()  # fmt: skip
+    t.pstampUpdate.insert(stage="chip", stage_id=11, component="XY32", attempts=1, queued_at=1).execute()
+    images.set(failed, "update")
+    images.put(t.warpRun, warp_id=11, fake_id=11, state="full", label="own")  # a number that stages share
+    t.chipRun.update(label="own").execute()
+    assert tidy(server) == Tidied("")
+    assert images.effort(failed).attempts == 3  # the cool-down goes on
+    images.set(("chip", 11, "XY32"), data_state="full")
+    assert tidy(server) == Tidied("")
+
+
+def test_own_labels_come_back_first(server: Server, images: World) -> None:
+    """IPP's update server sets a run full, and leaves the label to us; else it would be taken for an update's."""
+    chip = images.chip(11, FULL)
+    t.chipRun.update(label="ps_ud_x").execute()
+    images.put(t.pstampRunLabel, stage="chip", stage_id=11, label="own", priority=5)
+    assert tidy(server) == Tidied("")
+    assert images.run(chip).label == "own"
+
+
 @pytest.mark.parametrize("state", ["new", "wait", "cleaned", "goto_cleaned", "error_cleaned", "purged", "goto_purged"])
 def test_states_that_are_left_alone(server: Server, images: World, state: str) -> None:
     chip = images.chip(11, (state, "full"))
@@ -322,9 +350,12 @@ def test_a_run_that_changes_meanwhile_is_left_alone(images: World) -> None:
     t.chipRun.update(label="ps_ud_x").execute()
     runs = made_again(images.db)
     assert runs == [Run("chip", 11, "full", 0), Run("chip", 12, "full", 0)]
-    images.set(("chip", 11, "XY31"), "goto_purged")
+    images.set(("chip", 11, "XY31"), "update")
+    for number in (11, 12):
+        images.put(t.pstampRunLabel, stage="chip", stage_id=number, label="own", priority=5)
     assert put_away(images.db, runs) == 1
-    assert [images.run(("chip", number, "XY31")).state for number in (11, 12)] == ["goto_purged", "goto_cleaned"]
+    found = [images.run(("chip", number, "XY31")) for number in (11, 12)]
+    assert [(run.state, run.label) for run in found] == [("update", "ps_ud_x"), ("goto_cleaned", "own")]
 
 
 def test_what_is_needed_again_is_taken_back(server: Server, images: World, wants: Wants, clock: Clock) -> None:

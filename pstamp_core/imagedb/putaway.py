@@ -115,15 +115,12 @@ def _forget(stage: str) -> None:
 def _made_again(stage: str, labels: str | None) -> list[Run]:
     made, work = WORK_TABLES[stage], pstampUpdate
     run, file = made.run, made.file
-    mine = (work.stage == stage) & (work.stage_id == made.run_key)
-    last = fn.COALESCE(work.select(fn.MAX(work.made_at)).where(mine), 0)
-    ours = work.select().where(_component(stage), (work.made_at > 0) | (work.queued_at > 0))
-    others = file.select().where(made.keys[0] == made.run_key, file.data_state.in_(_TAKEN), ~fn.EXISTS(ours))
+    ours = (work.stage == stage) & (work.made_at > 0)
+    last = fn.COALESCE(work.select(fn.MAX(work.made_at)).where(ours, work.stage_id == made.run_key), 0)
     which = run.label ** (labels or UPDATE_LABELS)
     if labels is None:
-        number = made.run_key
-        which |= number.in_(work.select(work.stage_id).where(work.stage == stage, work.made_at > 0)) & ~fn.EXISTS(
-            others
-        )
+        by_us = work.select().where(_component(stage), work.made_at > 0)
+        by_others = file.select().where(made.keys[0] == made.run_key, file.data_state.in_(_TAKEN), ~fn.EXISTS(by_us))
+        which |= made.run_key.in_(work.select(work.stage_id).where(ours)) & ~fn.EXISTS(by_others)
     query = run.select(made.run_key, run.state, last).where(run.state.in_(_TAKEN), which)
     return [Run(stage, *row) for row in query.order_by(made.run_key).tuples()]

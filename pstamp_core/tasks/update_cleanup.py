@@ -82,8 +82,8 @@ def pins(server: Server, dbname: str) -> set[Key]:
             .distinct()
         )
         found = [json.loads(text) for (text,) in query.tuples() if text]
-    # What has no image (an answer, a job added by hand) lacks some of them.
-    jobs = [tuple(each[1:]) for each in found if len(each) == len(_COMPONENT) and each[0] == dbname]
+    # What has no image (an answer, a job added by hand) lacks some of them: MariaDB leaves these out.
+    jobs = [each[1:] for each in found if len(each) == len(_COMPONENT) and None not in each and each[0] == dbname]
     wanted = {(stage, number, name) for stage, number, name in jobs if stage in MADE_AGAIN}
     imagedb, policy = image_database(server, dbname)
     return wanted | set(survey_of(imagedb, wanted, policy, now).parts)
