@@ -7,7 +7,7 @@ from dataclasses import replace
 from itertools import product
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pstamp_core.imagedb import Component, Facts, Verdict, classify, needs_magic
@@ -312,6 +312,7 @@ ALL = st.builds(
 
 @settings(max_examples=1500, deadline=None)
 @given(ALL)
+@example(Facts("camera", 987654, "full", "update"))
 def test_every_combination_has_one_answer_with_a_reason_that_many_can_share(facts: Facts) -> None:
     verdict = classify(facts)
     assert verdict.fault == CODES.get(verdict.component, 0)

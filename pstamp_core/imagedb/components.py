@@ -247,6 +247,8 @@ def _held(*words: str) -> str:
 
 def _unknown(*words: str) -> str:
     odd = " and ".join(dict.fromkeys(repr(word) for word in words if word not in STATES))
+    if not odd:
+        return f"in states that do not go together ({' and '.join(words)}); an operator must look"
     return f"in a state that this server does not know ({odd}); an operator must look"
 
 
