@@ -34,6 +34,11 @@ DbServer = Annotated[
 ]
 
 
+def new_app() -> typer.Typer:
+    """Return the application of a command by itself; its one function is added with ``@app.command()``."""
+    return typer.Typer(add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False)
+
+
 _UsageError: Any = typer.BadParameter.__base__
 
 

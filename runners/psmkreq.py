@@ -12,7 +12,7 @@ import typer
 from runners import console
 from runners.console import plain
 
-app = typer.Typer(add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False)
+app = console.new_app()
 
 Text = str | None
 Number = float | None

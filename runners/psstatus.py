@@ -14,7 +14,7 @@ from runners.console import HOME, DbName, DbServer, Home, plain, server_of
 if TYPE_CHECKING:
     from pstamp_core.tasks.views import View
 
-app = typer.Typer(add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False)
+app = console.new_app()
 
 
 @app.command()

@@ -11,7 +11,7 @@ from runners import console
 from runners.console import HOME, DbName, DbServer, Home, server_of
 from runners.task import LARGEST
 
-app = typer.Typer(add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False)
+app = console.new_app()
 
 
 @app.command()

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pstamp_core.tasks.report import Status
     from pstamp_core.tasks.views import View
 
-app = typer.Typer(add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False)
+app = console.new_app()
 
 
 @app.command()

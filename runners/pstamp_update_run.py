@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import signal
 from typing import Annotated
 
@@ -11,9 +10,9 @@ import typer
 from pstamp_core.faults import Fault
 from runners import console
 from runners.console import HOME, DbName, DbServer, Home, fail, server_of
-from runners.task import NoUpdate, Redirect, Verbose
+from runners.task import NoUpdate, Redirect, Verbose, listen
 
-app = typer.Typer(add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False)
+app = console.new_app()
 
 
 @app.command()
@@ -38,10 +37,7 @@ def pstamp_update_run(
     """
     from pstamp_core.tasks.update import programs, update_components, would_update
 
-    if redirect_output:
-        logging.disable()
-    elif verbose:
-        logging.getLogger("pstamp").setLevel(logging.INFO)
+    listen(redirect_output, verbose)
     server = server_of(home, dbname=dbname, dbserver=dbserver)
     if no_update:
         print(f"would make {', '.join(would_update(server, limit)) or '(none)'}")

@@ -10,7 +10,7 @@ import typer
 from runners import console
 from runners.console import HOME, server_of
 
-app = typer.Typer(add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False)
+app = console.new_app()
 
 
 @app.command()

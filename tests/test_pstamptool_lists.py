@@ -300,14 +300,14 @@ def test_a_shared_dependent_shows_the_most_urgent_request(store: Store, rows: Ro
     rows.label("low", 5)
     rows.label("high", 50)
     rows.label("off", 99, active=False)
-    shared, other = rows.dependent(outdir="/work/7"), rows.dependent()
+    shared, other = rows.dependent(outdir="/srv/7"), rows.dependent()
     low, high, off, high2 = (rows.request(label=label) for label in ("low", "high", "off", "high"))
     for request in (off, low, high2, high):
         rows.job(request, dep_id=shared.dep_id)
     rows.job(rows.request(RequestState.STOP), dep_id=shared.dep_id)
     rows.job(low, dep_id=other.dep_id)
     columns = ("dep_id", "label", "first_req_id", "logfile", "priority")
-    row = (shared.dep_id, "high", low.req_id, f"/work/7/checkdep.{shared.dep_id}.log", 50)
+    row = (shared.dep_id, "high", low.req_id, f"/srv/7/checkdep.{shared.dep_id}.log", 50)
     assert values(store, "pendingdependent", *columns) == [row, (other.dep_id, "low", low.req_id, None, 5)]
     assert values(store, "pendingdependent", *columns, limit=1) == [row]
     assert values(store, "pendingdependent", "label", "first_req_id", req_id=high2.req_id) == [("high", high2.req_id)]
