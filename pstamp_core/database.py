@@ -28,6 +28,7 @@ from peewee import (
     PeeweeException,
     SqliteDatabase,
 )
+from playhouse.shortcuts import ThreadSafeDatabaseMetadata
 
 from pstamp_core.faults import Bug, Fault, RetryableError, Stale
 
@@ -55,9 +56,10 @@ class Table(Model):
     """Base of all tables: a table carries the name of its class, so that SQL and Python share one vocabulary."""
 
     class Meta:
-        """Name the table as the class."""
+        """Name the table as the class; what one thread binds it to is no other thread's business."""
 
         legacy_table_names = False
+        model_metadata_class = ThreadSafeDatabaseMetadata
 
         @staticmethod
         def table_function(model: type[Model]) -> str:

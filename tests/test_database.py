@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -285,6 +287,29 @@ def test_tables_are_bound_only_inside(db: Any) -> None:
     with session(db, [Thing]):
         assert Thing._meta.database is db
     assert Thing._meta.database is not db
+
+
+def test_threads_do_not_disturb_each_other_s_tables(tmp_path: Path) -> None:
+    """Two threads within sessions of two databases, in step: each finds its own, also after the other has left."""
+    step = threading.Barrier(2, timeout=10)
+
+    def use(name: str) -> list[str]:
+        db, seen = connect(str(tmp_path / name)), []
+        for number in range(2):
+            with session(db, [Thing]):
+                step.wait()
+                create_tables(db, [Thing])
+                Thing.create(name=f"{name} {number}")
+                step.wait()
+            # The other is still inside, or inside again.
+            with session(db, [Thing]):
+                seen += [row.name for row in Thing.select().order_by(Thing.name)]
+        return seen
+
+    with ThreadPoolExecutor() as pool:
+        one, two = pool.map(use, ("one.db", "two.db"))
+    assert one == ["one.db 0", "one.db 0", "one.db 1"]
+    assert two == ["two.db 0", "two.db 0", "two.db 1"]
 
 
 def test_a_missing_table_is_named(tmp_path: Path) -> None:
