@@ -584,6 +584,13 @@ def test_effects_on_a_faulted_row(machine: Machine, state: Any, event: Event, va
 
 
 @pytest.mark.parametrize(("machine", "state"), [(JOB, JobState.RUN), (DEPENDENT, DependentState.NEW)])
+@pytest.mark.parametrize("cause", [2, 0])
+def test_what_is_given_up_with_another_row_has_its_cause(machine: Machine, state: Any, cause: int) -> None:
+    values = {**GONE, "fault": 26, "cause": cause}
+    assert effect(machine, replace(FREE, state=state), Event.GIVE_UP, fault=26, cause=cause) == values
+
+
+@pytest.mark.parametrize(("machine", "state"), [(JOB, JobState.RUN), (DEPENDENT, DependentState.NEW)])
 def test_a_final_code_has_no_cause_and_sets_no_next_try(machine: Machine, state: Any) -> None:
     values = {**GONE, "fault": 28, "fault_count": 3, "cause": 0}
     assert effect(machine, replace(HELD, state=state), Event.FAULT, fault=28) == values

@@ -92,6 +92,8 @@ class Args:
         Who fires it, for the history: a worker's token or a person.
     fault : int
         The code of `Event.FAULT` and `Event.GIVE_UP`.
+    cause : int or None
+        What led to `Event.GIVE_UP`, where that is not the row's own: a job is given up with what it waits for.
     owner : str
         The lease's owner, for the events of a worker.
     lease : int
@@ -111,6 +113,7 @@ class Args:
     now: int
     who: str
     fault: int = 0
+    cause: int | None = None
     owner: str = ""
     lease: int = 0
     delay: int = 0
@@ -197,8 +200,8 @@ def clear_fault(row: Row, args: Args) -> dict[str, Any]:
 
 
 def give_code(row: Row, args: Args) -> dict[str, Any]:
-    """Store the final code; the cause stays."""
-    return {**_NO_LEASE, "fault": args.fault}
+    """Store the final code; the cause stays, if no other is given."""
+    return {**_NO_LEASE, "fault": args.fault, **({} if args.cause is None else {"cause": args.cause})}
 
 
 def cancelled(row: Row, args: Args) -> dict[str, Any]:

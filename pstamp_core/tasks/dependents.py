@@ -89,15 +89,20 @@ def close(dependents: Sequence[pstampDependent], args: Args, reason: str, cause:
     """
     if is_retryable(cause):
         failed = fire(dependents, Event.FAULT, replace(args, fault=cause), note=reason, reason=reason)
-        fire(failed, Event.GIVE_UP, args, note=reason)
+        closed = fire(failed, Event.GIVE_UP, args, note=reason)
     else:
-        fire(dependents, Event.FAULT, args, note=reason, reason=reason)
-    stop_waiting_jobs(dependents, args, reason)
+        closed = fire(dependents, Event.FAULT, args, note=reason, reason=reason)
+    stop_waiting_jobs(closed, args)
 
 
-def stop_waiting_jobs(dependents: Sequence[pstampDependent], args: Args, reason: str) -> None:
-    """Stop the open jobs of closed `dependents` with the code of `args`; part of the unit of work that closes them."""
-    fire(waiting_jobs(dependents), Event.GIVE_UP, args, note=reason, sentence=reason)
+def stop_waiting_jobs(closed: Sequence[pstampDependent], args: Args) -> None:
+    """Stop the open jobs of dependents that are closed, with their code, cause and reason; part of a unit of work.
+
+    They were closed alike, so that the first tells of all.
+    """
+    for first in closed[:1]:
+        args = replace(args, fault=first.fault, cause=first.cause)
+        fire(waiting_jobs(closed), Event.GIVE_UP, args, note=first.reason, sentence=first.reason)
 
 
 def _check(server: Server, dependents: Sequence[pstampDependent]) -> int:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from peewee import fn
@@ -232,7 +232,7 @@ def _accept(server: Server, rows: Sequence[Worked], who: str, note: str) -> None
         fire(held, Event.UNHOLD, args, note=f"request {request.id_} needs it")
         for closed in dependents:
             if closed.state is DependentState.STOP:
-                stop_waiting_jobs([closed], replace(args, fault=closed.fault), closed.reason)
+                stop_waiting_jobs([closed], args)
 
 
 def cancel(server: Server, machine: str, number: int, who: str, note: str = "") -> None:

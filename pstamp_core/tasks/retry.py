@@ -139,8 +139,7 @@ def _end(server: Server, rows: Sequence[Worked], args: Args, why: Callable[[Work
     for row in rows:
         if isinstance(row, pstampDependent):
             reason = f"{row.stage} {row.component} could not be made again: {why(row)}"
-            fire([row], Event.GIVE_UP, args, note=reason, reason=reason)
-            stop_waiting_jobs([row], args, reason)
+            stop_waiting_jobs(fire([row], Event.GIVE_UP, args, note=reason, reason=reason), args)
         elif isinstance(row, pstampJob):
             jobs.setdefault((why(row), row.sentence), []).append(row)
         elif isinstance(row, pstampRequest):

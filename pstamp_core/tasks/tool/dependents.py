@@ -213,5 +213,4 @@ def _give_up(dependents: Sequence[pstampDependent], args: Args, note: str) -> No
     ):
         reason = f"{dependent.stage} {dependent.component} could not be made again: {fault_sentence(args.fault)}"
         reason += f" The last try: {dependent.reason}" if dependent.fault else ""
-        fire([dependent], Event.GIVE_UP, args, note=f"{note}: {reason}", reason=reason)
-        stop_waiting_jobs([dependent], args, reason)
+        stop_waiting_jobs(fire([dependent], Event.GIVE_UP, args, note=f"{note}: {reason}", reason=reason), args)

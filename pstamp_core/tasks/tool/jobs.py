@@ -226,5 +226,5 @@ def _accepted(jobs: Sequence[pstampJob], args: Args, note: str) -> list[pstampJo
     fire([each for each in dependents if each.state is DependentState.HOLD], Event.UNHOLD, args, note=note)
     for closed in dependents:
         if closed.state is DependentState.STOP:
-            stop_waiting_jobs([closed], replace(args, fault=closed.fault), closed.reason)
+            stop_waiting_jobs([closed], args)
     return reread(jobs)
