@@ -52,14 +52,23 @@ _LOST = {2006, 2013, 0}  # server gone, connection lost; pymysql's InterfaceErro
 TRIES = 8
 
 
+class _PerThread(ThreadSafeDatabaseMetadata):  # type: ignore[misc]
+    """What one thread binds a table to is no other thread's business."""
+
+    def set_database(self, database: Database | None) -> None:
+        """Bind the table for this thread; peewee's own would bind what makes tables for all threads."""
+        self.database = database
+        del self.table
+
+
 class Table(Model):
     """Base of all tables: a table carries the name of its class, so that SQL and Python share one vocabulary."""
 
     class Meta:
-        """Name the table as the class; what one thread binds it to is no other thread's business."""
+        """Name the table as the class."""
 
         legacy_table_names = False
-        model_metadata_class = ThreadSafeDatabaseMetadata
+        model_metadata_class = _PerThread
 
         @staticmethod
         def table_function(model: type[Model]) -> str:
