@@ -44,6 +44,10 @@ class Settings:
         Serve version 1 request files, which name no user; else they are answered with 29.
     max_rows : int
         Rows in a request file.
+    max_open_rows : int
+        Rows of all requests of a user of the web service that are not finished; 0 is no limit. Operators have none.
+    login_hours : float
+        How long a login of the web service lasts.
     max_stamp_pixels : int
         Width or height of a stamp in pixels; its square bounds the pixels of a stamp that is not square.
     max_jobs : int
@@ -62,6 +66,8 @@ class Settings:
         Jobs that a worker takes at once, all of one image.
     cooldown_seconds : float
         How long a component that was given up is left alone, before the next request has it tried again.
+    longest_wait_days : float
+        Days after which a component that is waited for, and not there, is given up, whatever keeps it; 0 is never.
     preserve_days : float
         Days after which a finished request is deleted from disk (IPP: PSTAMP_PRESERVE_DAYS); 0 keeps for ever.
     pin_days : float
@@ -89,6 +95,8 @@ class Settings:
     default_access_level: int = 1
     serve_v1: bool = False
     max_rows: int = 100_000
+    max_open_rows: int = 300_000
+    login_hours: float = 12.0
     max_stamp_pixels: int = 8000
     max_jobs: int = 1_000_000
     lossy: bool = False
@@ -98,6 +106,7 @@ class Settings:
     check_seconds: float = 5.0
     claim_limit: int = 100
     cooldown_seconds: float = 3600.0
+    longest_wait_days: float = 7.0
     preserve_days: float = 14.0
     pin_days: float = 7.0
     keep_made_days: float = 1.0

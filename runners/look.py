@@ -195,6 +195,8 @@ def dependents(home: Home = HOME, as_json: Json = False, dbname: DbName = None, 
     )
     jobs = sum(each.jobs for each in found.images)
     print(f"\nimages: {len(found.images)}; jobs: {jobs}; pstamp why dependent N tells about one")
+    if found.longest_days:
+        print(f"an image that is not there after {found.longest_days:g} days is given up")
 
 
 def show_waiting(found: Iterable[Waiting]) -> None:
@@ -264,6 +266,8 @@ def _print_links(links: list[Link], now: datetime, depth: int = 0) -> None:
             facts.append(f"{link.tries} {'try' if link.tries == 1 else 'tries'}{failed}")
         if link.next_try:
             facts.append(f"next {clock(link.next_try)}")
+        if link.ends:
+            facts.append(f"given up {clock(link.ends)}")
         tried = f" ({'; '.join(facts)})" if facts else ""
         print(f"{'  ' * indent}{plain(link.what)}: {plain(link.state)}{lasts}{tried}")
         what = "requests" if link.requests[1:] else "request"

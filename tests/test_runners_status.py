@@ -373,7 +373,7 @@ request 2 (galaxies): run for 1 h 0 min (1 try)
 2 jobs, the first of them:
   job 1: run for 1 h 0 min
       waits for an image: dependent 1
-    dependent 1 (warp 11 cell): new for 2 d 2 h (next 2027-01-15 08:00:05)
+    dependent 1 (warp 11 cell): new for 2 d 2 h (next 2027-01-15 08:00:05; given up 2027-01-20 06:00:00)
         cleaned, must be made again
       component warp 11 cell: unknown
           database {home}/gpc1: no such file
@@ -424,6 +424,7 @@ no.  image         state    for      looks  failed  next look            priorit
   5  chip 5 XY31   hold     2 h 0 min    0       0                                    1  10                      for a preview
 
 images: 5; jobs: 13; pstamp why dependent N tells about one
+an image that is not there after 7 days is given up
 """
 
 

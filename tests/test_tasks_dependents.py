@@ -6,6 +6,7 @@ The numbers in the docstrings are those of update-processing.md: §8 lists the w
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from pstamp_core.machines import DependentState, Event, JobState
 from pstamp_core.settings import Settings
 from pstamp_core.store import Store, fire, moment, pstampDependent, pstampHistory, pstampJob, pstampProject
 from pstamp_core.tasks import dependents as tasks_dependents
-from pstamp_core.tasks.dependents import LONGEST_WAIT, check_dependent, check_dependents
+from pstamp_core.tasks.dependents import check_dependent, check_dependents
 from pstamp_core.tasks.parse import Plan, PlannedJob, store_plan
 from pstamp_core.tasks.retry import give_up, reap, revert
 from pstamp_core.tasks.server import Server
@@ -303,17 +304,28 @@ def test_a_cancelled_job_is_left_as_it_is(server: Server, images: Images, wait: 
     assert [(state, fault) for state, fault, _ in jobs_of(dependent)] == [("stop", 26), ("cancel", 32)]
 
 
-def test_nobody_waits_for_ever(server: Server, images: Images, wait: Any, clock: Clock) -> None:
+@pytest.mark.parametrize(("days", "text"), [(7.0, "7"), (0.5, "0.5")])
+def test_nobody_waits_for_ever(server: Server, images: Images, wait: Any, clock: Clock, days: float, text: str) -> None:
     """§8 points 1, 2, 7: whatever keeps it, also that nobody serves the update label, or that the work hangs."""
     held, queued = wait(images.chip(11, ("wait", "cleaned"))), wait(images.chip(12))
+    server.settings = replace(server.settings, longest_wait_days=days)
     check_dependents(server, 10)
-    clock.forward(LONGEST_WAIT * DAY)
+    clock.forward(days * DAY)
     assert check_dependents(server, 10) == 0
     clock.forward(5)
     assert check_dependents(server, 10) == 2
-    late = f"not there after {LONGEST_WAIT} days"
+    late = f"not there after {text} days"
     assert seen(held) == (CLOSED, 25, f"an operator holds it (wait); {late}")
     assert seen(queued) == (CLOSED, 25, f"being made again; {late}")
+
+
+def test_unless_the_site_wants_that(server: Server, images: Images, wait: Any, clock: Clock) -> None:
+    dependent = wait(images.chip(11))
+    server.settings = replace(server.settings, longest_wait_days=0.0)
+    check_dependents(server, 10)
+    clock.forward(1000 * DAY)
+    assert check_dependents(server, 10) == 0
+    assert seen(dependent) == (NEW, 0, "being made again")
 
 
 def test_given_up_by_its_own_faults(server: Server, images: Images, wait: Any, clock: Clock) -> None:

@@ -238,6 +238,18 @@ def test_the_component_as_it_is_now(
     assert chain(explain(server, "dependent", 1))[1:] == chain(found)[2:]
 
 
+@pytest.mark.parametrize(
+    ("state", "days", "ends"),
+    [(DependentState.NEW, 7.0, 7 * 86400), (DependentState.NEW, 0.5, 43200), (DependentState.NEW, 0.0, None),
+     (DependentState.HOLD, 7.0, None), (DependentState.FULL, 7.0, None)],
+)  # fmt: skip
+def test_when_a_wait_ends(server: Server, rows: Rows, state: DependentState, days: float, ends: int | None) -> None:
+    """Whatever keeps it; on hold it is not looked at."""
+    server.settings = replace(server.settings, longest_wait_days=days)
+    dependent = rows.dependent(state, changed_at=NOW)
+    assert explain(server, "dependent", dependent.dep_id).links[0].ends == (ends and moment(NOW + ends * SECOND))
+
+
 @pytest.fixture
 def images(server: Server, clock: Clock) -> Iterator[World]:
     """An image database of project gpc1, whose clock is the server's."""

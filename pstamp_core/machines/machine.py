@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from transitions import Machine as TransitionsMachine
 
 MICROSECONDS = 1_000_000
+DAY = 86_400 * MICROSECONDS
 
 
 class Event(Enum):

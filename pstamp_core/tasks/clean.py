@@ -12,11 +12,10 @@ from pathlib import Path
 from pstamp_core.faults import Bug, Fault, RetryableError
 from pstamp_core.files import inside
 from pstamp_core.machines import Event, RequestState
-from pstamp_core.machines.machine import MICROSECONDS
+from pstamp_core.machines.machine import DAY
 from pstamp_core.store import fire, pstampRequest, requests_to_clean
 from pstamp_core.tasks.server import Server
 
-DAY = 86_400 * MICROSECONDS
 TOGETHER = 500
 """Requests that are queued for clean-up in one transaction."""
 

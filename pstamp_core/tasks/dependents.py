@@ -14,7 +14,7 @@ from peewee import JOIN, IntegrityError
 from pstamp_core.faults import Fault, LeaseLost, RetryableError, Stale, is_retryable
 from pstamp_core.imagedb import Component, ImageDB, Key, Policy, Verdict, Waiter, classify, look
 from pstamp_core.machines import Args, DependentState, Event, JobState, RequestState
-from pstamp_core.machines.machine import MICROSECONDS
+from pstamp_core.machines.machine import DAY, MICROSECONDS
 from pstamp_core.store import (
     Label,
     dependents_to_check,
@@ -31,9 +31,6 @@ from pstamp_core.store import (
 )
 from pstamp_core.tasks import logs
 from pstamp_core.tasks.server import Server
-
-LONGEST_WAIT = 7
-"""Days after which nobody waits any more for a component, whatever keeps it: 25, with what is known."""
 
 UPDATE_LABEL = "ps_ud_"
 """What the label of the update server begins with (`pstampparse.pl`); the rest is the request's."""
@@ -117,7 +114,7 @@ def _check(server: Server, dependents: Sequence[pstampDependent]) -> int:
     for dependent in dependents:
         key = _key(dependent)
         if key in survey.parts:
-            outcomes.append((dependent, classify(survey.facts(key), no_wait=_impatience(dependent, now))))
+            outcomes.append((dependent, classify(survey.facts(key), no_wait=_impatience(server, dependent, now))))
         else:  # only a positive finding is final
             where = f"{dependent.stage} {dependent.stage_id} {dependent.component}: not in image database"
             server.record(dependent, RetryableError(f"{where} {dependent.imagedb}", Fault.PS_EXIT_PROG_ERROR))
@@ -175,9 +172,15 @@ def _waiters(server: Server, dependents: Sequence[pstampDependent]) -> dict[int,
     return found
 
 
-def _impatience(dependent: pstampDependent, now: int) -> str:
-    waited = now - dependent.changed_at
-    return f"not there after {LONGEST_WAIT} days" if waited > LONGEST_WAIT * 86400 * MICROSECONDS else ""
+def wait_ends(server: Server, dependent: pstampDependent) -> int | None:
+    """Return when an open dependent is given up (25) whatever keeps it: microseconds since 1970; None: never."""
+    days = server.settings.longest_wait_days
+    return dependent.changed_at + int(days * DAY) if days and dependent.state is DependentState.NEW else None
+
+
+def _impatience(server: Server, dependent: pstampDependent, now: int) -> str:
+    end = wait_ends(server, dependent)
+    return f"not there after {server.settings.longest_wait_days:g} days" if end is not None and now > end else ""
 
 
 def _fire(server: Server, outcomes: Iterable[Outcome]) -> None:

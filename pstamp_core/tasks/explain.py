@@ -32,7 +32,7 @@ from pstamp_core.store import (
     requests_to_finish,
     requests_to_parse,
 )
-from pstamp_core.tasks.dependents import image_database
+from pstamp_core.tasks.dependents import image_database, wait_ends
 from pstamp_core.tasks.report import last_note, next_try, trouble
 from pstamp_core.tasks.server import Server, find
 from pstamp_core.tasks.update import programs
@@ -62,6 +62,8 @@ class Link:
         How many of these failed.
     next_try : datetime or None
         When it is looked at again, if that is not now.
+    ends : datetime or None
+        Of a dependent: when it is given up, whatever keeps it.
     holder : str
         Who works on it.
     depth : int
@@ -79,6 +81,7 @@ class Link:
     tries: int = 0
     faults: int = 0
     next_try: datetime | None = None
+    ends: datetime | None = None
     holder: str = ""
     depth: int = 0
     jobs: int = 0
@@ -166,9 +169,11 @@ class _Why:
         self._surveys: dict[str, tuple[Survey, Mapping[Key, Counter[int]]]] = {}
 
     def link(self, row: Worked, reason: str, **columns: Any) -> Link:
+        ends = wait_ends(self.server, row) if isinstance(row, pstampDependent) else None
         return Link(
             what=_title(row), state=row.state.value, reason=reason, since=moment(row.__data__["changed_at"]),
-            tries=row.attempt, faults=row.fault_count, next_try=next_try(row, self.now), **columns,
+            tries=row.attempt, faults=row.fault_count, next_try=next_try(row, self.now),
+            ends=None if ends is None else moment(ends), **columns,
         )  # fmt: skip
 
     def own(self, row: Worked, sentence: str = "") -> Links | None:

@@ -196,10 +196,20 @@ class Awaited:
 
 @dataclass(frozen=True)
 class AwaitedImages:
-    """All images that jobs wait for, the most urgent first, as of one moment."""
+    """All images that jobs wait for, the most urgent first, as of one moment.
+
+    Attributes
+    ----------
+    at : datetime
+        Now, by the database's clock.
+    images : list of Awaited
+    longest_days : float
+        Days after which one that is not there is given up (`Settings.longest_wait_days`); 0 is never.
+    """
 
     at: datetime
     images: list[Awaited]
+    longest_days: float
 
 
 @dataclass
@@ -356,7 +366,7 @@ def awaited(server: Server) -> AwaitedImages:
         for row, its in dependents if its
     ]  # fmt: skip
     found.sort(key=lambda each: (each.priority is None, -(each.priority or 0), each.since, each.dep_id))
-    return AwaitedImages(moment(now), found)
+    return AwaitedImages(moment(now), found, server.settings.longest_wait_days)
 
 
 def label_loads(server: Server) -> list[LabelLoad]:

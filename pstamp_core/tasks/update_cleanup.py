@@ -17,14 +17,13 @@ from pstamp_core.faults import PstampError, UserError
 from pstamp_core.imagedb import Key, made_again, put_away, survey_of
 from pstamp_core.imagedb.components import MADE_AGAIN
 from pstamp_core.machines.job import OPEN
-from pstamp_core.machines.machine import MICROSECONDS
+from pstamp_core.machines.machine import DAY
 from pstamp_core.store import pstampDependent, pstampJob, pstampProject
 from pstamp_core.tasks.dependents import image_database
 from pstamp_core.tasks.server import Server
 
 log = logging.getLogger("pstamp")
 
-DAY = 86_400 * MICROSECONDS
 _COMPONENT = ("$.imagedb", "$.stage", "$.stage_id", "$.component")
 """Where the parameters of a job name its component."""
 

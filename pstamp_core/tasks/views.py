@@ -11,12 +11,10 @@ from peewee import JOIN, Case, chunked, fn
 
 from pstamp_core.machines import DependentState, JobState, RequestState
 from pstamp_core.machines.job import OPEN
-from pstamp_core.machines.machine import MICROSECONDS
+from pstamp_core.machines.machine import DAY
 from pstamp_core.store import moment, pstampDependent, pstampJob, pstampRequest
 from pstamp_core.tasks.report import CHUNK, label_loads
 from pstamp_core.tasks.server import Server, find
-
-DAY = 86_400 * MICROSECONDS
 
 
 @dataclass(frozen=True)
