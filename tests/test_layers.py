@@ -30,7 +30,7 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     "pstamp_core.stamps": ({"pstamp_core", "faults", "files"}, SCIENCE),
     "pstamp_core.tasks": (
         {"faults", "files", "settings", "database", "machines", "store", "datastore", "imagedb", "formats", "stamps"},
-        {*SQL, *SCIENCE},
+        {*SQL, *SCIENCE, "argon2"},
     ),
     "pstamp_core.testing": ({"faults", "settings", "machines", "store", "tasks"}, {*SQL, "pymysql", "hypothesis"}),
     "pstamp_core": (set(), set()),

@@ -50,6 +50,7 @@ from pstamp_core.tasks.server import add_project
 from simtest.survey import Survey
 
 Columns = dict[str, Any]
+NEWEST = len(migrations._steps())
 ANYTIME = "2014-05-06 07:08:09"
 ANYTIME_US = 1_399_360_089_000_000
 
@@ -223,7 +224,7 @@ EXPECTED = Path(__file__).with_suffix(".txt").read_text(encoding="utf-8").splitl
 
 def test_the_report_says_row_by_row_what_was_changed_and_why(ipp: Store) -> None:
     report = migrate(ipp)
-    assert (report.before, report.after, report.at) == (0, 2, NOW)
+    assert (report.before, report.after, report.at) == (0, NEWEST, NOW)
     assert report.lines == EXPECTED
     check_version(ipp)
     assert migrate(ipp).lines == []
@@ -536,6 +537,14 @@ def test_a_name_for_results_is_one_that_no_request_has(empty: str, clock: Clock)
     assert "request 2: name ' ' -> 'ERROR.2.': results need a name" in migrate(store).lines
 
 
+def test_accounts_are_lost_on_the_way_down_and_the_report_says_so(ours: Store) -> None:
+    sql.insert(ours.db, "pstampAccount", [{"email": "ana@obs.edu", "password": "$argon2id$", "active": 1}])
+    assert migrate(ours, 2).lines == ["pstampAccount: all accounts are gone (1), and what hangs on them"]
+    assert "pstampAccount" not in dump(ours)
+    assert migrate(ours).lines == []
+    assert dump(ours)["pstampAccount"] == []
+
+
 # ---- killed anywhere
 
 
@@ -579,20 +588,20 @@ def test_a_migration_killed_after_any_statement_is_run_again(engine: str, empty:
     store = Store(empty, clock)
     fill(store, FEW)
     ends, schemas = {}, {}
-    for version in (2, 0, 2, 0):  # the first finds rows that are not legal, the later ones do not
+    for version in (NEWEST, 0, NEWEST, 0):  # the first finds rows that are not legal, the later ones do not
         migrate(store, version)
         ends[version], schemas[version] = dump(store), schema(store)
     killed = 0
     for number in count(1, 1 if engine == "mysql" else 9):
         hits = 0
-        for target in (2, 0):
+        for target in (NEWEST, 0):
             hit = killed_after(store, number, partial(migrate, store, target))
             hits += hit
             if hit and engine == "sqlite":  # one transaction
-                assert dump(store) == ends[2 - target]
+                assert dump(store) == ends[NEWEST - target]
             if number % 4 == 0:  # the operator changes his mind
-                migrate(store, 2 - target)
-                assert dump(store) == ends[2 - target]
+                migrate(store, NEWEST - target)
+                assert dump(store) == ends[NEWEST - target]
             migrate(store, target)
             assert dump(store) == ends[target]
             assert schema(store) == schemas[target]
@@ -664,27 +673,27 @@ def test_an_older_schema_is_refused_untouched(ipp: Store) -> None:
             refused()
         assert caught.value.fault == Fault.PS_EXIT_CONFIG_ERROR
         assert str(caught.value) == (
-            f"database {migrations.database_name(ipp.db)}: has schema 0 (the original of IPP), this software needs 2; "
-            "stop all that work on it, save a copy, then: pstamp db migrate"
+            f"database {migrations.database_name(ipp.db)}: has schema 0 (the original of IPP), this software needs "
+            f"{NEWEST}; stop all that work on it, save a copy, then: pstamp db migrate"
         )
     assert dump(ipp) == before
 
 
 def test_a_newer_schema_is_refused(ours: Store) -> None:
-    sql.insert(ours.db, migrations.MARKS, [{"name": "0003_later", "applied": ANYTIME}])
+    sql.insert(ours.db, migrations.MARKS, [{"name": "9999_later", "applied": ANYTIME}])
     for refused in (lambda: check_version(ours), ours.create, lambda: migrate(ours), lambda: migrate(ours, 0)):
         with pytest.raises(RetryableError) as caught:
             refused()
         assert caught.value.fault == Fault.PS_EXIT_CONFIG_ERROR
         assert str(caught.value) == (
-            f"database {migrations.database_name(ours.db)}: has schema 0003_later, this software knows none after "
-            "0002_indexes; use the newer software"
+            f"database {migrations.database_name(ours.db)}: has schema 9999_later, this software knows none after "
+            f"{migrations._steps()[-1]}; use the newer software"
         )
 
 
-@pytest.mark.parametrize("target", [-1, 3])
+@pytest.mark.parametrize("target", [-1, NEWEST + 1])
 def test_a_version_that_there_is_not_is_refused(ipp: Store, target: int) -> None:
-    with pytest.raises(UserError, match=rf"^schema {target}: expected 0 \(the original\) to 2 \(the newest\)$"):
+    with pytest.raises(UserError, match=rf"^schema {target}: expected 0 \(the original\) to {NEWEST} \(the newest\)$"):
         migrate(ipp, target)
 
 

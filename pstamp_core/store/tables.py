@@ -269,7 +269,59 @@ class Label(Table):
     comment = NameField(80, null=True)
 
 
+class pstampAccount(Table):
+    """Ours: a person who may log in. What they may see of a project is said by `pstampUser`, as for all others."""
+
+    account_id = BigAutoField()
+    email = NameField(255, unique=True)
+    password = NameField(255)
+    active = BooleanField(default=True)
+
+
+class pstampGroup(Table):
+    """Ours: an account is in a group."""
+
+    account: int
+    account_id = ForeignKeyField(
+        pstampAccount, column_name="account_id", object_id_name="account", on_delete="CASCADE", index=False
+    )
+    name = NameField(index=True)
+
+    class Meta:
+        primary_key = CompositeKey("account_id", "name")
+
+
+class pstampKey(Table):
+    """Ours: a secret that stands for an account: a login, or a token if it has a name. Only its SHA-256 is kept."""
+
+    account: int
+    key_id = BigAutoField()
+    account_id = ForeignKeyField(pstampAccount, column_name="account_id", object_id_name="account", on_delete="CASCADE")
+    name = NameField(null=True)
+    digest = NameField(unique=True)
+    made_at = BigIntegerField()
+    expires_at = BigIntegerField(index=True)
+
+
+class pstampGuess(Table):
+    """Ours: how many wrong passwords there were, for an e-mail address or from an internet address, and until when."""
+
+    who = NameField(255, primary_key=True)
+    wrong = IntegerField(default=0)
+    until = BigIntegerField(index=True)
+
+
+class pstampSender(Table):
+    """Ours: the account that sent a request, and how many rows the request has."""
+
+    account: int
+    req_id = BigIntegerField(primary_key=True)
+    account_id = ForeignKeyField(pstampAccount, column_name="account_id", object_id_name="account", on_delete="CASCADE")
+    num_rows = IntegerField()
+
+
 TABLES: tuple[type[Model], ...] = (
     pstampDataStore, pstampProject, pstampRequest, pstampDependent, pstampJob, pstampHistory, pstampWebRequest,
-    pstampFile, pstampUserDomain, pstampUser, pstampAccessLevel, Label,
+    pstampFile, pstampUserDomain, pstampUser, pstampAccessLevel, Label, pstampAccount, pstampGroup, pstampKey,
+    pstampGuess, pstampSender,
 )  # fmt: skip

@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 
 FOLDER = Path(__file__).parent
 MARKS = "pstampSchema"
+ADDED = {3: ("pstampAccount", "pstampGroup", "pstampKey", "pstampGuess", "pstampSender")}
+"""The tables that came with a version, later than 1. No older version keeps them, so that a step which adds tables only
+needs no undoing, wherever it was killed."""
 LOCK_SECONDS = 10
 """How long a migration waits for another one; a server takes a moment to notice that a process was killed."""
 
@@ -89,8 +92,7 @@ def migrate(store: Store, target: int | None = None) -> Report:
         version = _version(db)
         if version is None:
             raise _no_tables(db)
-        all_tables = [table.__name__ for table in TABLES]
-        sql.settle(db, all_tables, version)
+        _settle(db, version)
         report = Report(version, target, store.now())
         if version != target:
             _refuse_at_work(db, version, report.at)
@@ -103,7 +105,7 @@ def migrate(store: Store, target: int | None = None) -> Report:
             else:
                 version -= 1
                 runner.down(steps[version])
-            sql.settle(db, all_tables, version)
+            _settle(db, version)
     return report
 
 
@@ -133,6 +135,15 @@ def mark_newest(db: Database) -> None:
     """Mark that the newest tables have been made."""
     if _version(db) is None:
         _runner(db).fake()
+
+
+def _settle(db: Database, version: int) -> None:
+    all_tables = [table.__name__ for table in TABLES]
+    sql.settle(db, all_tables, version)
+    later = {name for step, names in ADDED.items() if step > version for name in names} & sql.names(db)
+    for table in reversed(all_tables):
+        if table in later:
+            sql.run(db, f"DROP TABLE {table}")
 
 
 def _steps() -> list[str]:
