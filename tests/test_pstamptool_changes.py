@@ -35,8 +35,9 @@ from pstamp_core.store import (
     requests_to_parse,
 )
 from pstamp_core.store.tables import pstampDataStore, pstampFile
+from pstamp_core.tasks import dependents
 from pstamp_core.tasks.server import Server
-from pstamp_core.tasks.tool import changes, dependents, jobs
+from pstamp_core.tasks.tool import changes, jobs
 from pstamp_core.tasks.tool.filters import Compare, Filter, conditions
 
 REQUEST_FILTERS = (

@@ -219,7 +219,21 @@ def open_dependent(
     now: int,
     lately: Mapping[str, pstampDependent] | None = None,
 ) -> int:
-    """Return the number of the open dependent of a component, made if there is none; part of a unit of work.
+    """Return the number of the open dependent of a component that a job of `request` needs, as `find_or_make`."""
+    columns = {**need, "outdir": str(logs.dependent_logs(server)), "rlabel": f"{UPDATE_LABEL}{request.label}"}
+    args = replace(server.args(), now=now)
+    return find_or_make(server, columns, state, args, f"request {request.req_id} needs it", lately).id_
+
+
+def find_or_make(
+    server: Server,
+    need: Mapping[str, Any],
+    state: DependentState,
+    args: Args,
+    note: str,
+    lately: Mapping[str, pstampDependent] | None = None,
+) -> pstampDependent:
+    """Return the open dependent of a component, made if there is none; part of a unit of work.
 
     All who need a component share its dependent.
 
@@ -227,13 +241,14 @@ def open_dependent(
     ----------
     server : Server
         The server.
-    request : pstampRequest
-        Whose job needs it.
     need : mapping
-        Its component, ``imagedb stage stage_id component``, and the ``reason`` why it is needed.
+        The columns of a new one: its component, ``imagedb stage stage_id component``, the ``reason`` why it is needed,
+        and others.
     state : DependentState
         Of a new one; one that is held is let go if it is `NEW`.
-    now, lately
+    args, note : Args, str
+        Who needs it, when and why.
+    lately : mapping, optional
         As of `cool_down`.
 
     Raises
@@ -244,17 +259,13 @@ def open_dependent(
     key = component_key(need)
     for dependent in locked_dependents(pstampDependent.open_key == key):
         if dependent.state is DependentState.HOLD and state is DependentState.NEW:
-            fire([dependent], Event.UNHOLD, server.args(), note=f"request {request.req_id} needs it")
-        return int(dependent.dep_id)
+            (dependent,) = fire([dependent], Event.UNHOLD, args, note=note)
+        return dependent
+    columns = {**need, **cool_down(server, need, args.now, lately)}
     try:
-        made = make(
-            pstampDependent, now=now, who=server.worker, state=state, open_key=key,
-            outdir=str(logs.dependent_logs(server)), rlabel=f"{UPDATE_LABEL}{request.label}",
-            **{**need, **cool_down(server, need, now, lately)},
-        )  # fmt: skip
+        return make(pstampDependent, now=args.now, who=args.who, note=note, state=state, open_key=key, **columns)
     except IntegrityError:
         raise Stale(f"dependent {key}: made by somebody else meanwhile") from None
-    return int(made.dep_id)
 
 
 def component_key(values: Mapping[str, Any]) -> str:

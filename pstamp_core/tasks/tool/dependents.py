@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from peewee import IntegrityError, fn
+from peewee import fn
 
-from pstamp_core.faults import FIRST_FINAL, IllegalTransition, PstampError, Stale, fault_sentence, is_final
+from pstamp_core.faults import FIRST_FINAL, IllegalTransition, PstampError, fault_sentence, is_final
 from pstamp_core.machines import Args, DependentState, Event, JobState, RequestState
-from pstamp_core.store import fire, locked_dependents, make, pstampDependent, pstampJob, pstampRequest
-from pstamp_core.tasks.dependents import cool_down, stop_waiting_jobs
+from pstamp_core.store import fire, locked_dependents, pstampDependent, pstampJob, pstampRequest
+from pstamp_core.tasks.dependents import component_key, find_or_make, stop_waiting_jobs
 from pstamp_core.tasks.server import Server
 from pstamp_core.tasks.tool.filters import Compare, Filter, conditions, values_of
 from pstamp_core.tasks.tool.steps import (
@@ -62,29 +62,17 @@ def getdependent(
     """
     texts = {"stage": stage, "component": component, "imagedb": imagedb, "outdir": outdir, "rlabel": rlabel}
     values = values_of(texts, {name: pstampDependent._meta.fields[name] for name in texts})
-    key = f"{imagedb}|{stage}|{stage_id}|{component}"
+    need = {**values, "stage_id": stage_id, "need_magic": need_magic, "reason": "asked for with -getdependent"}
 
     def work() -> int | None:
-        args = server.args(who=who(server))
-        for dependent in locked_dependents(pstampDependent.open_key == key):
-            if dependent.fault:
-                why = dependent.reason or fault_sentence(dependent.fault)
-                raise PstampError(f"{title(dependent)} has fault {dependent.fault}: {why}", dependent.fault)
-            if dependent.state is DependentState.HOLD and not hold:
-                fire([dependent], Event.UNHOLD, args, note="-getdependent")
-            return dependent.id_
-        if no_create:
+        if no_create and not locked_dependents(pstampDependent.open_key == component_key(need)):
             return None
         state = DependentState.HOLD if hold else DependentState.NEW
-        need = {**values, "stage_id": stage_id, "need_magic": need_magic, "reason": "asked for with -getdependent"}
-        columns = need | cool_down(server, need, args.now)
-        try:
-            made = make(
-                pstampDependent, now=args.now, who=args.who, note="-getdependent", state=state, open_key=key, **columns
-            )
-        except IntegrityError:
-            raise Stale(f"dependent {key}: made by somebody else meanwhile") from None
-        return made.id_
+        dependent = find_or_make(server, need, state, server.args(who=who(server)), "-getdependent")
+        if dependent.fault:
+            why = dependent.reason or fault_sentence(dependent.fault)
+            raise PstampError(f"{title(dependent)} has fault {dependent.fault}: {why}", dependent.fault)
+        return dependent.id_
 
     return server.store.work(work)
 
