@@ -48,6 +48,8 @@ class Settings:
         Rows of all requests of a user of the web service that are not finished; 0 is no limit. Operators have none.
     login_hours : float
         How long a login of the web service lasts.
+    max_upload_bytes : int
+        Of a request file, or anything else, that is sent to the web service.
     max_stamp_pixels : int
         Width or height of a stamp in pixels; its square bounds the pixels of a stamp that is not square.
     max_jobs : int
@@ -74,6 +76,16 @@ class Settings:
         Days after which a job that has not moved keeps no image from being cleaned any more; 0 is never.
     keep_made_days : float
         Days for which images that were made again are kept, though no job needs them any more.
+    poll_hosts : list of str
+        Hosts, as ``host`` or ``host:port``, to which the data stores that are watched may redirect besides their own.
+    poll_redirects : int
+        Redirects that are followed, one after the other.
+    poll_seconds : float
+        How long a data store may take for an index.
+    poll_bytes : int
+        The largest index that is read; 20 MB are some 200,000 rows.
+    fetch_seconds : float
+        How long it may take for a request file.
     update_chip, update_warp, update_diff, update_destreak : list of str
         The program, and its arguments, that makes a component of this stage again from its inputs, or takes the streaks
         from it. Empty: another update server does that. See `pstamp_update_run` for what is asked of it.
@@ -97,6 +109,7 @@ class Settings:
     max_rows: int = 100_000
     max_open_rows: int = 300_000
     login_hours: float = 12.0
+    max_upload_bytes: int = 50_000_000
     max_stamp_pixels: int = 8000
     max_jobs: int = 1_000_000
     lossy: bool = False
@@ -110,6 +123,11 @@ class Settings:
     preserve_days: float = 14.0
     pin_days: float = 7.0
     keep_made_days: float = 1.0
+    poll_hosts: tuple[str, ...] = ()
+    poll_redirects: int = 5
+    poll_seconds: float = 10.0
+    poll_bytes: int = 20_000_000
+    fetch_seconds: float = 120.0
     update_chip: tuple[str, ...] = ()
     update_warp: tuple[str, ...] = ()
     update_diff: tuple[str, ...] = ()
@@ -147,8 +165,9 @@ class Settings:
 PLACEHOLDERS = ("stage", "stage_id", "component", "path_base", "root", "database")
 """What stands in braces in an argument of a program that makes components again."""
 
-_COMMAND = "tuple[str, ...]"
-_TYPES: dict[str, Any] = {"str": str, "int": int, "float": (int, float), "bool": bool, _COMMAND: list}
+_LIST = "tuple[str, ...]"
+_HOST = re.compile(r"([\w.-]+|\[[0-9a-fA-F:.]+\])(:[0-9]{1,5})?")
+_TYPES: dict[str, Any] = {"str": str, "int": int, "float": (int, float), "bool": bool, _LIST: list}
 
 
 def load_settings(home: Path, database: str | None = None, *, without_home: bool = False, **parts: Any) -> Settings:
@@ -202,10 +221,10 @@ def _check(path: Path, values: dict[str, Any]) -> None:
         if key not in known:
             raise _wrong(f"{path}: unknown key {key!r}; the keys are {', '.join(known)}")
         if not isinstance(value, _TYPES[known[key]]) or (isinstance(value, bool) and known[key] != "bool"):
-            expected = "a list" if known[key] == _COMMAND else known[key]
+            expected = "a list" if known[key] == _LIST else known[key]
             raise _wrong(f"{path}: {key} = {value!r}; expected {expected}")
-        if known[key] == _COMMAND:
-            if flaw := _flaw(value):
+        if known[key] == _LIST:
+            if flaw := (_flaw(value) if key.startswith("update_") else _odd_host(value)):
                 raise _wrong(f"{path}: {key}: {flaw}")
             values[key] = tuple(value)
         if isinstance(value, (int, float)) and not isinstance(value, bool) and not 0 <= value < inf:
@@ -229,6 +248,12 @@ def _flaw(command: list[Any]) -> str:
     return ""
 
 
+def _odd_host(hosts: list[Any]) -> str:
+    """Return which of `hosts` is none, or nothing."""
+    odd = [host for host in hosts if not (isinstance(host, str) and _HOST.fullmatch(host))]
+    return f"{odd[0]!r}: expected a host, or host:port" if odd else ""
+
+
 def in_force(settings: Settings, chosen: Mapping[str, str]) -> list[tuple[str, str, str]]:
     """Return each setting with its value, passwords left out, and where that comes from.
 
@@ -245,7 +270,7 @@ def in_force(settings: Settings, chosen: Mapping[str, str]) -> list[tuple[str, s
     rows = []
     for each in fields(Settings):
         value = getattr(settings, each.name)
-        value = json.dumps(value) if each.type == _COMMAND else str(value)
+        value = json.dumps(value) if each.type == _LIST else str(value)
         source = chosen.get(each.name) or (f"{FILE_NAME} line {keys[each.name]}" if each.name in keys else "default")
         rows.append((each.name, redact(value) if each.name == "database" else value, source))
     return rows

@@ -7,17 +7,25 @@ import os
 import shutil
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pstamp_core.faults import Fault, RetryableError
 from runners.console import HOME, DbName, DbServer, Home, server_of
 
+if TYPE_CHECKING:
+    from pstamp_core.tasks.server import Server
+
 
 def serve(
     home: Home = HOME,
+    host: Annotated[str, typer.Option(help="Where the web service listens; 0.0.0.0 is everywhere.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Its port; 0 takes a free one.")] = 8080,
+    no_web: Annotated[bool, typer.Option("--no-web", help="The tasks alone, without the web service.")] = False,
     workers: Annotated[
         int, typer.Option(min=0, help="Commands that cut stamps, or parse, at the same time; 0 is one for each core.")
     ] = 0,
@@ -30,10 +38,12 @@ def serve(
 ) -> None:
     """Serve for ever: start what is due, kill what takes too long, try again what failed; tells it on standard error.
 
+    The web service answers beside that: pages, data store, and JSON for programs.
+
     SIGTERM or Control-C stops it: nothing new is started, what runs may end. A second one stops it at once. Any number
     of servers, on any number of hosts, may serve one database.
 
-    Example: pstamp serve --workers 4 2>> pstamp.log
+    Example: pstamp serve --port 8080 2>> pstamp.log
     """
     from pstamp_core.tasks.serve import Scheduler
     from pstamp_core.tasks.table import TASKS
@@ -56,7 +66,27 @@ def serve(
     scheduler = Scheduler(server, environment, workers=workers or os.cpu_count() or 1, grace=grace, alarm=60 * alarm)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: scheduler.stop())
-    scheduler.run()
+    with nullcontext() if no_web else _web_service(server, host, port):
+        scheduler.run()
+
+
+@contextmanager
+def _web_service(server: Server, host: str, port: int) -> Iterator[None]:
+    """Answer at an address within the block; say what it is, and how to get in."""
+    from pstamp_core.tasks.accounts import accounts
+    from pstamp_core.tasks.server import Server
+    from pstamp_web.app import WebService
+
+    service = WebService(Server(server.settings), host, port)
+    log = logging.getLogger("pstamp.serve")
+    log.info("web service: %s", service.address)
+    if not accounts(server):
+        log.info("nobody has an account yet; make one with: pstamp user add YOU@EXAMPLE.ORG")
+    service.start()
+    try:
+        yield
+    finally:
+        service.stop()
 
 
 def pantasks(

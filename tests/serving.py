@@ -87,7 +87,7 @@ class Served:
     def __init__(self, home: Path, address: str, timeout: float | None, *options: str, **more: str) -> None:
         self.log_file = home / f"log {time.monotonic_ns()}"
         command = ["pstamp", "serve"] if timeout is None else [sys.executable, str(HERE), "serve", str(timeout)]
-        command += ["--home", str(home), "--dbname", address, *options]
+        command += ["--home", str(home), "--dbname", address, "--no-web", *options]
         env = environment(home.parent, **more)
         with self.log_file.open("wb") as log:
             self.process = subprocess.Popen(command, env=env, stderr=log, cwd=HERE.parent)

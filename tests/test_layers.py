@@ -34,7 +34,8 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     ),
     "pstamp_core.testing": ({"faults", "settings", "machines", "store", "tasks"}, {*SQL, "pymysql", "hypothesis"}),
     "pstamp_core": (set(), set()),
-    "runners": ({"pstamp_core", "tasks", "faults", "settings", "simtest"}, {"typer", "rich"}),
+    "pstamp_web": ({"pstamp_core", "tasks", "faults"}, {"fastapi", "starlette", "jinja2", "uvicorn"}),
+    "runners": ({"pstamp_core", "pstamp_web", "tasks", "faults", "settings", "simtest"}, {"typer", "rich"}),
     "simtest": (
         {"tasks", "faults", "files", "settings", "database", "imagedb", "formats"},
         {*SQL, *SCIENCE},
@@ -106,7 +107,7 @@ def import_offences(source: str, module: str, *, is_package: bool = False) -> li
     for node, late in statements(ast.parse(source)):
         for name in imported(node, module, is_package=is_package):
             top = name.split(".")[0]
-            if top in ("pstamp_core", "runners", "simtest", "tests", "benchmarks"):
+            if top in ("pstamp_core", "pstamp_web", "runners", "simtest", "tests", "benchmarks"):
                 target = package_of(name)
                 if target != package and target.removeprefix("pstamp_core.") not in ours:
                     wrong.append(f"{module}: imports {target or name}")
@@ -136,7 +137,7 @@ def conduct_offences(source: str, module: str) -> list[str]:
             name = dotted(node, names)
             if name in LEFT_TO_THE_CALLER:
                 wrong.append(f"{module}: uses {name}")
-        if module.startswith("runners"):
+        if module.startswith(("runners", "pstamp_web")):
             if isinstance(node, ast.Attribute) and node.attr == "execute_sql":
                 wrong.append(f"{module}: uses execute_sql")
             if isinstance(node, ast.Constant) and isinstance(node.value, str) and SQL_TEXT.search(node.value):
@@ -146,7 +147,7 @@ def conduct_offences(source: str, module: str) -> list[str]:
 
 SOURCES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
-    for top in ("pstamp_core", "runners", "simtest")
+    for top in ("pstamp_core", "pstamp_web", "runners", "simtest")
     for path in sorted((ROOT / top).rglob("*.py"))
 }
 

@@ -215,7 +215,7 @@ def test_commands_that_are_missing_are_found_at_once(
 ) -> None:
     monkeypatch.setattr(table, "TASKS", (replace(table.JOBS, command=("no_such_program",)),))
     monkeypatch.setenv("PSTAMP_DB", address)
-    monkeypatch.setattr(sys, "argv", ["pstamp", "serve", "--home", str(home)])
+    monkeypatch.setattr(sys, "argv", ["pstamp", "serve", "--no-web", "--home", str(home)])
     with pytest.raises(SystemExit) as caught:
         pstamp.main()
     assert caught.value.code == 3
