@@ -355,6 +355,37 @@ def test_rows_that_differ_each_change_their_own_way(store: Store, rows: Rows, re
     assert sorted(line["row_id"] for line in history()) == [job.job_id for job in jobs]
 
 
+def test_rows_of_many_attempts_take_one_update(store: Store, rows: Rows, reread: Reread) -> None:
+    """As many as fit in a statement: a row goes on from its own attempt."""
+    request = rows.request()
+    pstampJob.insert_many([{"req_id": request.req_id, "attempt": n} for n in range(500)]).execute()
+    jobs = list(pstampJob.select())
+    with store.db.atomic(), count_queries() as counter:
+        claimed = fire(jobs, Event.CLAIM, rows.args(), race=True)
+        fire(claimed[:300], Event.HEARTBEAT, rows.args())
+    assert counter.count == 3  # an update and an insertion of lines, and an update
+    assert [row.attempt for row in claimed] == [job.attempt + 1 for job in jobs]
+    assert all(data(reread(row)) == data(row) for row in claimed[300:])
+
+
+@pytest.mark.parametrize("race", [True, False])
+def test_one_of_many_attempts_that_went_on(store: Store, rows: Rows, race: bool) -> None:
+    """It is missed, though it is now in an attempt that another row was seen in."""
+    jobs = [rows.job(attempt=n) for n in range(5)]
+    pstampJob.update(attempt=3).where(pstampJob.job_id == jobs[2].job_id).execute()
+    if race:
+        claimed = store.work(lambda: fire(jobs, Event.CLAIM, rows.args(), race=True))
+        assert [row.job_id for row in claimed] == [job.job_id for job in jobs if job is not jobs[2]]
+        assert len(history()) == 4
+    else:
+        with pytest.raises(Stale, match="changed by somebody else meanwhile"):
+            store.work(lambda: fire(jobs, Event.CLAIM, rows.args()))
+        assert history() == []
+    assert [job.attempt for job in pstampJob.select().order_by(pstampJob.job_id)] == (
+        [1, 2, 3, 4, 5] if race else [0, 1, 3, 3, 4]
+    )
+
+
 def test_rows_in_whatever_condition_are_cancelled_at_once(store: Store, rows: Rows, reread: Reread) -> None:
     jobs = [
         rows.job(),

@@ -423,7 +423,7 @@ def test_one_alone(server: Server, images: Images, wait: Any) -> None:
 def test_as_many_statements_for_many_as_for_few(
     server: Server, images: Images, wait: Any, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """§8 point 18."""
+    """§8 point 18; they were looked at more or less often before."""
     count = [0]
     execute = type(server.store.db).execute_sql
 
@@ -440,6 +440,7 @@ def test_as_many_statements_for_many_as_for_few(
             images.chip(number)
             images.warp(number)
             wait(images.diff(number, mode=2, warp1=number, stack2=number))
+        pstampDependent.update(attempt=pstampDependent.dep_id).where(pstampDependent.attempt == 0).execute()
         with monkeypatch.context() as patch:
             for database in {type(server.store.db), type(images.db.db)}:
                 patch.setattr(database, "execute_sql", counting)

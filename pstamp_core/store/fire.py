@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from peewee import chunked, fn
+from peewee import NodeList, chunked, fn
 
 from pstamp_core.faults import Bug, LeaseLost, Stale
 from pstamp_core.machines import DEPENDENT, JOB, REQUEST, Args, Change, Event, Guard, Machine
@@ -36,8 +36,9 @@ def fire(
 ) -> list[W]:
     """Apply `event` to all of `rows`, which are of one table, or to none of them.
 
-    For each row the machine decides; then rows that change alike are changed by one UPDATE that names what was seen
-    (state, fault, attempt, lease), and the history gets a row for each. Must be called within a unit of work.
+    For each row the machine decides; then rows that change alike, whatever their attempts, are changed by one UPDATE
+    that names what was seen (state, fault, attempt, lease), and the history gets a row for each. Must be called within
+    a unit of work.
 
     Races tolerated: whatever changed a row since it was read makes the UPDATE miss it. A worker's event then raises
     `LeaseLost`; any other raises `Stale`, upon which the unit of work reads and decides again. With `race` the rows
@@ -81,7 +82,8 @@ def fire(
     groups: dict[tuple[Any, ...], list[tuple[W, Change]]] = {}
     for row in rows:
         change = machine.decide(row, event, args)
-        alike = (*_seen(row, change).values(), *change.values.items(), row.id_ if row.id_ in own else None)
+        seen, values = ({**each, "attempt": 0} for each in (_seen(row, change), change.values))
+        alike = (*seen.values(), *values.items(), row.id_ if row.id_ in own else None)
         groups.setdefault(alike, []).append((row, change))
     changed: list[tuple[W, Change]] = []
     for group in groups.values():
@@ -104,21 +106,38 @@ def _update(
 ) -> list[tuple[W, Change]]:
     first, change = part[0]
     key = table.key()
-    values = {**change.values, **columns, **table.closing_values(change.dest)}
+    values = {**columns, **table.closing_values(change.dest)}
     if change.edge.history:
         values["changed_at"] = args.now
     ids = [row.id_ for row, _ in part]
-    unchanged = (getattr(table, name) == value for name, value in _seen(first, change).items())
-    count = table.update(values).where(key.in_(ids), *unchanged).execute()
+    seen = _seen(first, change)
+    unchanged = [getattr(table, name) == value for name, value in seen.items() if name != "attempt"]
+    if "attempt" in seen:
+        unchanged.append(_attempts_of(table, [row for row, _ in part]))
+    new = {**change.values, **values}
+    if "attempt" in new:
+        new["attempt"] = table.attempt + (new["attempt"] - first.attempt)
+    count = table.update(new).where(key.in_(ids), *unchanged).execute()
     if count != len(part):
         if not race:
             kind = LeaseLost if Guard.HELD in change.edge.guards else Stale
             names = ", ".join(map(str, ids[:5])) + (f" or another of {len(ids)}" if len(ids) > 5 else "")
             raise kind(f"{MACHINES[table].name} {names}: changed by somebody else meanwhile")
-        mine = key.in_(ids) & (table.lease_owner == args.owner) & (table.attempt == values["attempt"])
-        won = {row.id_ for row in table.select(key).where(mine)}
-        part = [(row, change) for row, change in part if row.id_ in won]
-    return [(_with(row, values), change) for row, change in part]
+        mine: Any = table.select(key, table.attempt).where(key.in_(ids), table.lease_owner == args.owner).tuples()
+        won = set(mine)
+        part = [(row, change) for row, change in part if (row.id_, change.values["attempt"]) in won]
+    return [(_with(row, {**change.values, **values}), change) for row, change in part]
+
+
+def _attempts_of(table: type[W], rows: Sequence[W]) -> Any:
+    """Return the condition that each row is in the attempt in which it was seen (SQLite knows no list of pairs)."""
+    ids: dict[int, list[int]] = {}
+    for row in rows:
+        ids.setdefault(row.attempt, []).append(row.id_)
+    if len(ids) == 1:
+        return table.attempt == rows[0].attempt
+    # As a list, since the tree of as many ORs would be too deep.
+    return NodeList([(table.attempt == each) & table.key().in_(some) for each, some in ids.items()], " OR ", True)
 
 
 def _with(row: W, values: dict[str, Any]) -> W:

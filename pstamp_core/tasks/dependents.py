@@ -185,19 +185,20 @@ def _impatience(server: Server, dependent: pstampDependent, now: int) -> str:
 
 def _fire(server: Server, outcomes: Iterable[Outcome]) -> None:
     """Store what the looks found out, together what is alike; part of a unit of work."""
-    alike: dict[tuple[Verdict, bool], list[pstampDependent]] = {}
+    alike: dict[Verdict | None, list[pstampDependent]] = {}
     for dependent, verdict in outcomes:
-        alike.setdefault((verdict, verdict.reason != dependent.reason), []).append(dependent)
-    for (verdict, is_new), some in alike.items():
-        args = server.args(fault=verdict.fault)
-        if verdict.fault:
-            close(some, args, verdict.reason, verdict.cause)
-        elif verdict.component is Component.USABLE:
-            fire(some, Event.SATISFY, args, reason="")
-        elif is_new:
-            fire(some, Event.RELEASE, args, reason=verdict.reason)
-        else:
+        is_known = verdict.waits and verdict.reason == dependent.reason
+        alike.setdefault(None if is_known else verdict, []).append(dependent)
+    for found, some in alike.items():
+        args = server.args(fault=found.fault if found else 0)
+        if found is None:
             fire(some, Event.RELEASE, args)
+        elif found.fault:
+            close(some, args, found.reason, found.cause)
+        elif found.component is Component.USABLE:
+            fire(some, Event.SATISFY, args, reason="")
+        else:
+            fire(some, Event.RELEASE, args, reason=found.reason)
 
 
 def _tell(server: Server, outcomes: Iterable[Outcome], now: int) -> None:
