@@ -158,7 +158,7 @@ def test_names_that_are_no_fileset(server: Server, tmp_path: Path, name: str) ->
 
 def test_a_name_in_use(server: Server, survey: Survey, tmp_path: Path) -> None:
     send(server, tmp_path, row(1, survey))
-    with pytest.raises(UserError, match=r"REQ_NAME 'test_1' is in use by request 1 \(new\)") as caught:
+    with pytest.raises(UserError, match=r"REQ_NAME is 'test_1'; it is in use by request 1 \(new\)") as caught:
         send(server, tmp_path, row(1, survey))
     assert caught.value.fault == 20
     second = queue(server, tmp_path / "test_1.fits")

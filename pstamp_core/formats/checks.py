@@ -42,6 +42,8 @@ class Finding:
 
     Attributes
     ----------
+    position : int
+        Which row of the table it is about, from 1; 0 for the whole request.
     rownum : int
         ROWNUM of the row; 0 for the whole request, or when ROWNUM itself is wrong.
     fault : int
@@ -50,14 +52,18 @@ class Finding:
         Column or header keyword; empty when it is about all rows.
     value : str
         Its value, short and printable.
+    reason : str
+        What was expected, or why it can't be.
     sentence : str
-        File, row, column, value, and what was expected.
+        File, row, column, value, and the reason.
     """
 
+    position: int
     rownum: int
     fault: int
     column: str
     value: str
+    reason: str
     sentence: str
 
 
@@ -77,7 +83,8 @@ def check_request(table: RequestTable, *, serve_v1: bool, path: Path | str) -> F
 
     def found(fault: Fault, column: str, value: str | None, expected: str) -> Finding:
         text = "not given" if not value else shown(value)
-        return Finding(0, fault, column, text, f"{_base(path)}: {column} is {text}; expected {expected}")
+        reason = f"expected {expected}"
+        return Finding(0, 0, fault, column, text, reason, f"{_base(path)}: {column} is {text}; {reason}")
 
     if not in_v2 and not serve_v1:
         return found(Fault.PSTAMP_NOT_AUTHORIZED, "EXTVER", "1", "2: version 1 is not served here")
@@ -86,9 +93,9 @@ def check_request(table: RequestTable, *, serve_v1: bool, path: Path | str) -> F
     if in_v2 and not (table.email and _EMAIL.fullmatch(table.email) and len(table.email) <= _MAX_EMAIL):
         return found(Fault.PSTAMP_NOT_AUTHORIZED, "EMAIL", table.email, "user@domain")
     if not table.rows:
-        return Finding(
-            0, Fault.PSTAMP_INVALID_REQUEST, "", "0", f"{_base(path)}: the table has no rows; expected at least one"
-        )
+        reason = "expected at least one"
+        sentence = f"{_base(path)}: the table has no rows; {reason}"
+        return Finding(0, 0, Fault.PSTAMP_INVALID_REQUEST, "", "no rows", reason, sentence)
     if not name_is_valid(table.req_name):
         return found(Fault.PSTAMP_INVALID_REQUEST, "REQ_NAME", table.req_name, NAME_RULE)
     return None
@@ -278,7 +285,7 @@ def _finding(row: RequestRow, position: int, column: str, fault: int, reason: st
     has_number = 1 <= row.rownum <= MAX_INTEGER
     where = f"row {row.rownum}" if has_number else f"row {position} of the table"
     sentence = f"{_base(path)}, {where}: {column} is {text}; {reason}"
-    return Finding(row.rownum if has_number else 0, int(fault), column, text, sentence)
+    return Finding(position, row.rownum if has_number else 0, int(fault), column, text, reason, sentence)
 
 
 def _base(path: Path | str) -> str:

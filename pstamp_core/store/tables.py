@@ -249,7 +249,10 @@ class pstampUser(Table):
 
 
 class pstampAccessLevel(Table):
-    """The dates (MJD, d) of a project that an access level may see; 0 is no limit, a negative `mjd_max` no access."""
+    """The last date (MJD, d) of a project that an access level may see; 0 is no limit, a negative one no access.
+
+    As in `pstampparse.pl`, nothing looks at `mjd_min`.
+    """
 
     proj_id = ForeignKeyField(pstampProject, column_name="proj_id", object_id_name="project_id", on_delete="CASCADE")
     accessLevel = IntegerField()

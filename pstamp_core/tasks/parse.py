@@ -10,7 +10,7 @@ import json
 import re
 from collections import Counter
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +40,10 @@ from pstamp_core.store import (
     make_jobs,
     moment,
     pstampAccessLevel,
+    pstampAccount,
     pstampProject,
     pstampRequest,
+    pstampSender,
     pstampUser,
     pstampUserDomain,
     requests_to_parse,
@@ -90,7 +92,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class User:
-    """Who asks: access level, and what comes with it."""
+    """Who asks, by e-mail address: access level, and what comes with it."""
 
     name: str | None
     level: int
@@ -143,6 +145,8 @@ def _plan_request(
 ) -> None:
     file = Path(plan.columns["uri"])
     settings = server.settings
+    # Anybody can write any address into a file; an account has proved who it is, and was compared with the file.
+    table = replace(table, email=_sender_of(server, request) or table.email)
     finding = check_request(table, serve_v1=settings.serve_v1, path=file)
     plan.name = table.req_name if name_is_valid(table.req_name) else None
     if plan.name and _name_is_taken(server, request, plan.name):
@@ -155,7 +159,7 @@ def _plan_request(
     if finding:
         plan.answer(finding.fault, finding.sentence)
         return
-    user = _look_up_user(server, table.email)
+    user = look_up_user(server, table.email)
     plan.columns["username"] = user.name
     if user.level < 0:
         plan.answer(
@@ -209,11 +213,20 @@ def _name_is_taken(server: Server, request: pstampRequest, name: str) -> bool:
         )
 
 
-def _look_up_user(server: Server, email: str | None) -> User:
+def _sender_of(server: Server, request: pstampRequest) -> str | None:
+    """Return the address of the account that sent a request, if one did."""
+    with server.store.reading():
+        accounts = pstampAccount.select(pstampAccount.email).join(pstampSender)
+        email = accounts.where(pstampSender.req_id == request.req_id).scalar()
+        return str(email) if email else None
+
+
+def look_up_user(server: Server, email: str | None) -> User:
     """Return the access of an e-mail address: the user's, else the domain's, else the default (`pstampparse.pl`)."""
     if not email:  # version 1, served because the site says so
         return User(None, server.settings.default_access_level)
-    user, domain = email.lower().split("@", 1)
+    email = email.lower()
+    user, domain = email.split("@", 1)
     with server.store.reading():
         one = pstampUser.get_or_none(
             (fn.LOWER(pstampUser.userName) == user) & (fn.LOWER(pstampUser.domainName) == domain)
@@ -227,31 +240,13 @@ def _look_up_user(server: Server, email: str | None) -> User:
     return User(email, found[0].accessLevel, product, label)
 
 
-class _Projects:
+class Access:
     """The projects that a request names, looked up once each, with what the user may see of them."""
 
-    def __init__(self, server: Server, user: User, last_try: bool, connections: ExitStack) -> None:
+    def __init__(self, server: Server, user: User) -> None:
         self.server = server
         self.user = user
-        self.last_try = last_try
-        self._connections = connections
-        self._connected: set[str] = set()
         self._known: dict[str, tuple[pstampProject | None, pstampAccessLevel | None]] = {}
-        self._silent: dict[str, RetryableError] = {}
-
-    def select(self, project: pstampProject, selection: Selection) -> list[Image]:
-        """Return the images that match, from a database that is not asked again once it did not answer."""
-        if project.dbname in self._silent:
-            raise self._silent[project.dbname]
-        try:
-            imagedb = self.server.imagedb(project)
-            if project.dbname not in self._connected:
-                self._connections.enter_context(imagedb.session())
-                self._connected.add(project.dbname)
-            return imagedb.select(selection)
-        except RetryableError as error:
-            self._silent[project.dbname] = error
-            raise
 
     def look_up(self, name: str) -> tuple[pstampProject | None, pstampAccessLevel | None]:
         """Return a project and the rule of the user's level for it; names compare without regard to case."""
@@ -279,6 +274,31 @@ class _Projects:
         """Return the last date (MJD, d) that the user may see of a project; 0 is no limit."""
         _, rule = self.look_up(name)
         return float(rule.mjd_max) if rule else 0.0
+
+
+class _Projects(Access):
+    """The same with their image databases."""
+
+    def __init__(self, server: Server, user: User, last_try: bool, connections: ExitStack) -> None:
+        super().__init__(server, user)
+        self.last_try = last_try
+        self._connections = connections
+        self._connected: set[str] = set()
+        self._silent: dict[str, RetryableError] = {}
+
+    def select(self, project: pstampProject, selection: Selection) -> list[Image]:
+        """Return the images that match, from a database that is not asked again once it did not answer."""
+        if project.dbname in self._silent:
+            raise self._silent[project.dbname]
+        try:
+            imagedb = self.server.imagedb(project)
+            if project.dbname not in self._connected:
+                self._connections.enter_context(imagedb.session())
+                self._connected.add(project.dbname)
+            return imagedb.select(selection)
+        except RetryableError as error:
+            self._silent[project.dbname] = error
+            raise
 
 
 def _row_columns(row: RequestRow) -> dict[str, Any]:
@@ -346,11 +366,12 @@ def _plan_job(
         "outputBase": str(outdir / _base_name(row, number, image)),
         "params": json.dumps({"row": request_columns(row), **_job_params(project, row, image)}),
     }  # fmt: skip
-    if limit > 0 and image.stage != "stack" and (image.mjd_obs or 0) > limit:
+    if limit > 0 and image.stage != "stack" and (image.mjd_obs is None or image.mjd_obs > limit):
+        date = "has no date" if image.mjd_obs is None else f"is of MJD {image.mjd_obs:.3f}"
         plan.answer(
             Fault.PSTAMP_NOT_AUTHORIZED,
-            f"row {row.rownum}: {image.exp_name or image.component} of MJD {image.mjd_obs:.3f} is later than MJD "
-            f"{limit:.3f}, the last that your access level may see",
+            f"row {row.rownum}: {image.exp_name or image.component} {date}; your access level may see nothing later "
+            f"than MJD {limit:.3f}",
             **columns,
         )
         return

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,9 @@ from peewee import fn
 from pstamp_core.faults import Fault, RetryableError, UserError
 from pstamp_core.formats import (
     OPTION_FLAGS,
+    Finding,
     Option,
+    RequestTable,
     check_request,
     check_rows,
     header_line,
@@ -30,19 +32,36 @@ from pstamp_core.formats import (
     write_request,
 )
 from pstamp_core.formats.request import NAME_RULE
+from pstamp_core.formats.tables import shown
 from pstamp_core.machines import RequestState
-from pstamp_core.store import make, moment, pstampRequest, pstampWebRequest
+from pstamp_core.store import make, moment, pstampAccount, pstampRequest, pstampSender, pstampWebRequest
+from pstamp_core.tasks.accounts import Account
+from pstamp_core.tasks.parse import Access, look_up_user
 from pstamp_core.tasks.server import Server, known_label
 
 MAX_TEXT = 50_000_000
 """Characters of the text form of a request."""
 
+OPEN = (RequestState.NEW, RequestState.PARSED, RequestState.RUN)
+"""The states of a request whose rows count for the quota of whoever sent it."""
 
-def submit(server: Server, path: Path, *, label: str | None = None, username: str | None = None) -> int:
+
+def submit(server: Server, path: Path, *, label: str | None = None, sender: Account | None = None) -> int:
     """Copy the request file at `path` into the server and queue it.
 
     Only what can't be answered by a fileset is refused here, as the upload page does (`pstamp_insert_request.pl`); all
     other errors become rows of the results.
+
+    Parameters
+    ----------
+    server : Server
+        The server.
+    path : Path
+        The file.
+    label : str, optional
+        The queue it goes to.
+    sender : Account, optional
+        Who sends it, if that is known: the request is theirs, and its EMAIL may be missing, but not another's.
 
     Returns
     -------
@@ -52,21 +71,28 @@ def submit(server: Server, path: Path, *, label: str | None = None, username: st
     Raises
     ------
     UserError
-        Fault 21: not a request table, or without a name; fault 20: the name is in use.
+        Fault 21: not a request table, or without a name; fault 20: the name is in use; fault 29: the file names
+        somebody other than the sender, or the sender's quota is used up.
     RetryableError
         The file can't be copied, or the database does not answer.
     """
     table = read_request(path, max_rows=server.settings.max_rows)
+    _refuse(_foreign(table, path.name, sender))
     # A name that can't be a fileset's is left to the parser, which answers under a name of its own.
     name = table.req_name if name_is_valid(table.req_name) else None
     place = _take_place(server, server.settings.work, "web")
-    return _queue(server, place, partial(_copy, path), name, path.name, label or server.settings.label, username)
+    return _queue(
+        server, place, partial(_copy, path, table), name, path.name, label or server.settings.label, sender=sender
+    )
 
 
-def insert_request(server: Server, path: Path, work: Path | None = None) -> tuple[int, str]:
+def insert_request(
+    server: Server, path: Path, work: Path | None = None, *, sender: Account | None = None
+) -> tuple[int, str]:
     """Copy an uploaded request file to a folder below `work`, or the server's own, and queue it under the label WEB.UP.
 
-    `pstamp_insert_request.pl`; the uploader hears at once of a name that can't be a fileset's.
+    `pstamp_insert_request.pl`; the uploader hears at once of a name that can't be a fileset's. The sender is that of
+    `submit`.
 
     Returns
     -------
@@ -80,10 +106,12 @@ def insert_request(server: Server, path: Path, work: Path | None = None) -> tupl
     RetryableError
         As `submit`; fault 3: the folder can't be made.
     """
-    name = read_request(path, max_rows=server.settings.max_rows).req_name
+    table = read_request(path, max_rows=server.settings.max_rows)
+    name = table.req_name
     _check_name(path.name, name)
+    _refuse(_foreign(table, path.name, sender))
     place = _take_place(server, work or server.settings.work, "web")
-    return _queue(server, place, partial(_copy, path), name, path.name, "WEB.UP"), name
+    return _queue(server, place, partial(_copy, path, table), name, path.name, "WEB.UP", sender=sender), name
 
 
 def web_request(
@@ -93,6 +121,7 @@ def web_request(
     prefix: str = "web",
     label: str = "WEB",
     username: str | None = None,
+    sender: Account | None = None,
     pretend: bool = False,
 ) -> tuple[int | None, str, Path]:
     """Have a request file made under the next name, and queue it (`pstamp_webrequest.pl`).
@@ -107,6 +136,8 @@ def web_request(
         The name is ``<prefix>_<number>``.
     label, username : str, optional
         Of the request.
+    sender : Account, optional
+        Who sends it, as for `submit`; their address is the username then.
     pretend : bool
         Only make the file.
 
@@ -118,18 +149,112 @@ def web_request(
     Raises
     ------
     UserError
-        The name is in use (fault 20) or not allowed, or `make_file` refuses to make the request.
+        The name is in use (fault 20) or not allowed, or `make_file` refuses to make the request; fault 29 as `submit`.
     RetryableError
         Fault 3: the folder can't be made.
     """
     _check_name("prefix", f"{prefix}_1")
     place = _take_place(server, server.settings.work, prefix)
     name = place.file.stem
-    write = partial(make_file, name)
     if pretend:
-        write(place.file)
+        make_file(name, place.file)
         return None, name, place.file
-    return _queue(server, place, write, name, place.file.name, label, username), name, place.file
+
+    def write(file: Path) -> RequestTable:
+        make_file(name, file)
+        table = read_request(file, max_rows=server.settings.max_rows)
+        _refuse(_foreign(table, file.name, sender))
+        return table
+
+    number = _queue(server, place, write, name, place.file.name, label, username=username, sender=sender)
+    return number, name, place.file
+
+
+def check_file(server: Server, path: Path, sender: Account | None = None, *, sent: bool = False) -> list[Finding]:
+    """Return all that is wrong with a request file, as far as that can be told without a look at images.
+
+    A finding about the whole request (`Finding.position` 0) comes first and keeps all of it from being served; one
+    about a row keeps this row.
+
+    Parameters
+    ----------
+    server : Server
+        The server.
+    path : Path
+        The file.
+    sender : Account, optional
+        Who sends it, as for `submit`.
+    sent : bool
+        It has been queued, so that its name is in use by itself and its rows are counted.
+    """
+    try:
+        table = read_request(path, max_rows=server.settings.max_rows)
+    except UserError as error:
+        return [Finding(0, 0, error.fault, "", "", str(error), str(error))]
+    whole = [_foreign(table, path.name, sender)]
+    if sender:
+        table = replace(table, email=sender.email)
+    found = check_request(table, serve_v1=server.settings.serve_v1, path=path)
+    whole.append(found)
+    if not sent:
+        with server.store.reading():
+            whole += [_name_in_use(table.req_name, path.name), _over_quota(server, len(table.rows), path.name, sender)]
+    if found and found.column == "EMAIL":
+        return [each for each in whole if each]
+    user = look_up_user(server, table.email)
+    if user.level < 0:
+        whole.append(
+            _problem(path.name, "EMAIL", f"{table.email!r}", "it has no access here", Fault.PSTAMP_NOT_AUTHORIZED)
+        )
+    by_row = check_rows(
+        table, project_fault=Access(server, user).fault, max_size_pixels=server.settings.max_stamp_pixels, path=path
+    )
+    return [*(each for each in whole if each), *(each for findings in by_row for each in findings)]
+
+
+def _problem(source: str, column: str, value: str, reason: str, fault: Fault) -> Finding:
+    """Return what is wrong with a whole request."""
+    return Finding(0, 0, int(fault), column, value, reason, f"{source}: {column} is {value}; {reason}")
+
+
+def _refuse(found: Finding | None) -> None:
+    if found:
+        raise UserError(found.sentence, found.fault)
+
+
+def _foreign(table: RequestTable, source: str, sender: Account | None) -> Finding | None:
+    """Return what is wrong with the address in a file that `sender` sends."""
+    if sender is None or not table.email or table.email.lower() == sender.email:
+        return None
+    reason = f"but {sender.email} sends it: put that address into the file, or none (null)"
+    return _problem(source, "EMAIL", shown(table.email), reason, Fault.PSTAMP_NOT_AUTHORIZED)
+
+
+def _name_in_use(name: str | None, source: str) -> Finding | None:
+    same = pstampRequest.get_or_none(pstampRequest.name == name) if name else None
+    if same is None:
+        return None
+    reason = f"it is in use by request {same.req_id} ({same.state.value}); send it under another name"
+    return _problem(source, "REQ_NAME", f"{name!r}", reason, Fault.PSTAMP_DUP_REQUEST)
+
+
+def _over_quota(server: Server, rows: int, source: str, sender: Account | None) -> Finding | None:
+    """Return that the rows of `sender` would be too many with those of a new request, if so."""
+    limit = server.settings.max_open_rows
+    if sender is None or sender.operator or not limit:
+        return None
+    mine = (pstampSender.account_id == sender.account_id) & pstampRequest.state.in_(OPEN)
+    requests = pstampSender.select(fn.SUM(pstampSender.num_rows)).join(
+        pstampRequest, on=(pstampRequest.req_id == pstampSender.req_id)
+    )
+    used = int(requests.where(mine).scalar() or 0)
+    if rows + used <= limit:
+        return None
+    reason = (
+        f"your requests that are not finished have {used}, and a user may have {limit} at a time; wait until some "
+        "are finished, cancel some, or send fewer rows"
+    )
+    return _problem(source, "the number of rows", str(rows), reason, Fault.PSTAMP_NOT_AUTHORIZED)
 
 
 def _check_name(where: str, name: str) -> None:
@@ -137,12 +262,13 @@ def _check_name(where: str, name: str) -> None:
         raise UserError(f"{where}: REQ_NAME is {name[:80]!r}; expected {NAME_RULE}")
 
 
-def _copy(path: Path, copy: Path) -> None:
+def _copy(path: Path, table: RequestTable, copy: Path) -> RequestTable:
     # The name is never used again, and nobody looks for it before the request is there: it needs no private one.
     with path.open("rb") as source, copy.open("wb") as target:
         shutil.copyfileobj(source, target)
         target.flush()
         os.fsync(target.fileno())
+    return table
 
 
 @dataclass(frozen=True)
@@ -173,38 +299,45 @@ def _take_place(server: Server, work: Path, prefix: str) -> _Place:
 def _queue(
     server: Server,
     place: _Place,
-    write: Callable[[Path], object],
+    write: Callable[[Path], RequestTable],
     name: str | None,
     source: str,
     label: str,
+    *,
     username: str | None = None,
+    sender: Account | None = None,
 ) -> int:
-    """Write the file of `place` and queue a request with it; `source` is what messages call it. Return its number."""
-    file = place.file
+    """Write the file of `place` and queue a request with it; `source` is what messages call it. Return its number.
 
-    def work() -> int:
+    Races tolerated: two requests of one sender are counted one after the other.
+    """
+    file = place.file
+    if sender:
+        username = sender.email
+
+    def work(rows: int) -> int:
         # An earlier try may have been stored although the database's answer was lost.
         new = pstampRequest.req_id > place.newest
         own = pstampRequest.get_or_none(new & pstampRequest.uri.endswith(f"/{file.name}"))
         if own is not None:
             return int(own.req_id)
-        same = pstampRequest.get_or_none(pstampRequest.name == name) if name else None
-        if same is not None:
-            raise UserError(
-                f"{source}: REQ_NAME {name!r} is in use by request {same.req_id} ({same.state.value}); "
-                "send it under another name",
-                Fault.PSTAMP_DUP_REQUEST,
-            )
+        _refuse(_name_in_use(name, source))
+        if sender:
+            # FOR UPDATE without its dialects, as in `locked_dependents`.
+            pstampAccount.update(email=sender.email).where(pstampAccount.account_id == sender.account_id).execute()
+            _refuse(_over_quota(server, rows, source, sender))
         request = make(
             pstampRequest, now=place.now, who=username or server.worker, state=RequestState.NEW, name=name,
             label=known_label(label), uri=str(file), username=username, registered=moment(place.now),
             timestamp=moment(place.now),
         )  # fmt: skip
+        if sender:
+            pstampSender.create(req_id=request.req_id, account_id=sender.account_id, num_rows=rows)
         return int(request.req_id)
 
     try:
-        write(file)
-        return server.store.work(work)
+        rows = len(write(file).rows)
+        return server.store.work(partial(work, rows))
     except (UserError, OSError):  # a database that does not answer may have the request all the same
         file.unlink(missing_ok=True)
         raise
