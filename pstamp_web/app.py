@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import socket
 import threading
 from pathlib import Path
@@ -107,7 +108,7 @@ class WebService:
             self._socket = socket.create_server((host, port), family=family, backlog=1024)
         except OSError as error:
             raise RetryableError(
-                f"can't listen on {host} port {port}: {error.strerror}; choose with --host and --port",
+                f"can't listen on {host} port {port}: {os.strerror(error.errno or 0)}; choose with --host and --port",
                 Fault.PS_EXIT_CONFIG_ERROR,
             ) from None
         self.host, self.port = host, int(self._socket.getsockname()[1])

@@ -78,7 +78,9 @@ class Guard:
                 async with asyncio.timeout_at(deadline):
                     message = await receive()
             except TimeoutError:
-                raise HTTPException(408, f"not all of it came within {self._seconds:g} s") from None
+                raise HTTPException(
+                    408, f"not all of it came within {self._seconds:g} s", headers={"Connection": "close"}
+                ) from None
             length += len(message.get("body", b""))
             complete = not message.get("more_body", False)
             if length > self._max_bytes:
