@@ -277,9 +277,9 @@ def test_too_many_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = "\n0 1 1 1 1 2"
     assert len(parse_text(WHOLE.replace("\n1", "\n0") + rows)[0].rows) == 2
     assert refusal(WHOLE.replace("\n1", "\n0") + rows * 2) == "r.txt, line 4: this is row 3; expected at most 2 rows"
-    assert len(parse_targets("1 2 3\n" * 2)[0]) == 2
+    assert len(parse_targets("1 2 3\n" * 2, most=2)[0]) == 2
     with pytest.raises(UserError, match="target list, line 3: this is target 3; expected at most 2"):
-        parse_targets("1 2 3\n" * 3)
+        parse_targets("1 2 3\n" * 3, most=2)
 
 
 # the way back
@@ -486,3 +486,42 @@ def test_targets_that_are_refused(line: str, message: str) -> None:
 def test_targets_bring_their_own_centres() -> None:
     with pytest.raises(UserError, match="the centre is not clear"):
         make_request("a_1", email=None, ra=1.0, dec=2.0, targets=[{"center_x": 1.0, "center_y": 2.0}])
+
+
+@pytest.mark.parametrize(
+    ("line", "centre", "other"),
+    [
+        ("150.12 2.21", (150.12, 2.21), {}),
+        ("0 -0.5", (0.0, -0.5), {}),
+        ("150.12,2.21", (150.12, 2.21), {}),
+        ("10:00:00 -5:30:00 i", (150.0, -5.5), {"reqfilt": "i"}),
+        ("10 00 00, -5 30 00, i 55000", (150.0, -5.5), {"reqfilt": "i", "mjd_min": "55000"}),
+        ("00 00 00 -00 30 00\r", (0.0, -0.5), {}),
+        ("150.12\t2.21 null 55000 55001.5 | M 31\r", (150.12, 2.21),
+         {"reqfilt": "null", "mjd_min": "55000", "mjd_max": "55001.5", "comment": "M 31"}),
+    ],
+)  # fmt: skip
+def test_targets_as_people_paste_them(line: str, centre: tuple[float, float], other: dict[str, Any]) -> None:
+    targets, warnings = parse_targets(f"# RA Dec\n\n{line}\n", numbered=False)
+    expected = {"center_x": centre[0], "center_y": centre[1], "comment": None} | other
+    assert (targets, warnings) == ([expected], [])
+
+
+@pytest.mark.parametrize(
+    ("line", "numbers", "values"),
+    [
+        ("150.12", 1, 1),
+        ("name 150.12 2.21", 0, 3),
+        ("7 150.12 2.21", 3, 3),
+        ("150,12 2,21", 4, 4),
+        ("10:00 5:30 3 4 5 6", 6, 6),
+        ("1 2 i 55000 55001 deep", 2, 6),
+    ],
+)
+def test_pasted_lines_that_could_be_misread_are_refused(line: str, numbers: int, values: int) -> None:
+    with pytest.raises(UserError) as caught:
+        parse_targets("1 2\n" + line, numbered=False, source="positions")
+    assert str(caught.value) == (
+        f"positions, line 2: it begins with {numbers} numbers and has {values} values; "
+        "expected RA DEC [FILTER [MJD_MIN [MJD_MAX]]]"
+    )

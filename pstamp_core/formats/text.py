@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import takewhile
 from typing import Any
 from warnings import catch_warnings
 
@@ -323,11 +324,25 @@ def _row(values: Mapping[str, Any]) -> RequestRow:
     return RequestRow(**{c.name.lower(): _value(c, _word(values[c.name.lower()]), where) for c in given})
 
 
-def parse_targets(text: str, *, source: str = "target list") -> tuple[list[dict[str, Any]], list[str]]:
+def parse_targets(
+    text: str, *, numbered: bool = True, most: int = MAX_ROWS, source: str = "target list"
+) -> tuple[list[dict[str, Any]], list[str]]:
     """Read a list of targets: lines ``ROWNUM RA DEC [FILTER [MJD_MIN [MJD_MAX]]] [| comment]`` (`psmkreq --list`).
 
     Empty lines and lines that begin with ``#`` are skipped. RA and Dec are degrees, or ``h:m:s`` and ``d:m:s``. ROWNUM
     must be there and means nothing: `make_request` numbers the rows anew.
+
+    Parameters
+    ----------
+    text : str
+        The list.
+    numbered : bool
+        Whether ROWNUM is there. Without it a list is read as people paste it: commas may stand between the values, and
+        blanks for the colons of a position.
+    most : int
+        Targets; more are refused.
+    source : str
+        What messages call the text.
 
     Returns
     -------
@@ -345,24 +360,50 @@ def parse_targets(text: str, *, source: str = "target list") -> tuple[list[dict[
     warnings: list[str] = []
     for n, line in enumerate(text.split("\n"), 1):
         before, _, comment = line.partition("|")
-        words = before.split()
         if not line.strip() or line.lstrip().startswith("#"):
             continue
         where = f"{source}, line {n}"
-        if len(targets) == MAX_ROWS:
-            raise UserError(f"{where}: this is target {MAX_ROWS + 1}; expected at most {MAX_ROWS}")
-        if not 3 <= len(words) <= 6:
-            raise UserError(
-                f"{where}: there are {len(words)} values; expected ROWNUM RA DEC [FILTER [MJD_MIN [MJD_MAX]]]"
-            )
+        if len(targets) == most:
+            raise UserError(f"{where}: this is target {most + 1}; expected at most {most}")
+        words = _numbered(before, where) if numbered else _pasted(before, where)
         targets.append(
             {
-                **_sky(words[1], words[2], f"{where}: "),
-                **dict(zip(("reqfilt", "mjd_min", "mjd_max"), words[3:], strict=False)),
+                **_sky(words[0], words[1], f"{where}: "),
+                **dict(zip(("reqfilt", "mjd_min", "mjd_max"), words[2:], strict=False)),
                 "comment": _comment(comment, where, warnings),
             }
         )
     return targets, warnings
+
+
+def _numbered(text: str, where: str) -> list[str]:
+    words = text.split()
+    if not 3 <= len(words) <= 6:
+        raise UserError(f"{where}: there are {len(words)} values; expected ROWNUM RA DEC [FILTER [MJD_MIN [MJD_MAX]]]")
+    return words[1:]
+
+
+def _pasted(text: str, where: str) -> list[str]:
+    """Return the words of a line without ROWNUM; a number in the place of a filter is a sign of something else."""
+    words = text.replace(",", " ").split()
+    numbers = sum(1 for _ in takewhile(_is_angle, words))
+    if numbers == 6 and ":" not in text:
+        words = [":".join(words[:3]), ":".join(words[3:6]), *words[6:]]
+        numbers = 2
+    if numbers != 2 or len(words) > 5:
+        raise UserError(
+            f"{where}: it begins with {numbers} numbers and has {len(words)} values; "
+            "expected RA DEC [FILTER [MJD_MIN [MJD_MAX]]]"
+        )
+    return words
+
+
+def _is_angle(word: str) -> bool:
+    try:
+        number_of(word)
+    except ValueError:
+        return _SEXAGESIMAL.fullmatch(word) is not None
+    return True
 
 
 def _sky(ra: str | float, dec: str | float, where: str) -> dict[str, float]:
