@@ -358,9 +358,9 @@ def parse_targets(
     """
     targets: list[dict[str, Any]] = []
     warnings: list[str] = []
-    for n, line in enumerate(text.split("\n"), 1):
+    for n, line in enumerate(map(str.strip, text.split("\n")), 1):
         before, _, comment = line.partition("|")
-        if not line.strip() or line.lstrip().startswith("#"):
+        if not line or line.startswith("#"):
             continue
         where = f"{source}, line {n}"
         if len(targets) == most:
