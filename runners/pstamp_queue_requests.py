@@ -19,8 +19,15 @@ def pstamp_queue_requests(
         int, typer.Option("--limit", min=1, max=100_000, help="Filesets to take from each data store; the rest wait.")
     ] = 5,
     timeout: Annotated[
-        float, typer.Option("--timeout", min=0.01, max=86_400, help="Seconds that one listing may take.")
-    ] = 10.0,
+        float | None,
+        typer.Option(
+            "--timeout",
+            min=0.01,
+            max=86_400,
+            help="Seconds that one listing may take.",
+            show_default="the setting poll_seconds",
+        ),
+    ] = None,
     home: Home = HOME,
     dbname: DbName = None,
     dbserver: DbServer = None,

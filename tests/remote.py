@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
 
 from pstamp_core.datastore.index import FileEntry, FilesetEntry, fileset_index, product_index
+
+CERTIFICATE = Path(__file__).with_name("https.pem")
+"""Certificate and key of 127.0.0.1, good for a hundred years and for these tests."""
 
 DAY_1 = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)
 
@@ -27,7 +32,7 @@ class Remote:
     files : dict of str to dict of str to bytes
         The files of each fileset, the newest last.
     special : dict of str to callable
-        What answers instead, by path below the product, with its query if it has one.
+        What answers instead, by path below the product, with its query if it has one; by the whole path elsewhere.
     asked : list of str
         Everything that was asked for.
     """
@@ -53,13 +58,15 @@ class Remote:
             if after and unquote(after) not in names:
                 return None
             later = names[names.index(unquote(after)) + 1 :] if after else names
-            return product_index([FilesetEntry(name, self.registered[name], "PSREQUEST") for name in later]).encode()
+            rows = [FilesetEntry(each, self.registered[each], "PSREQUEST") for each in later]
+            return "".join(product_index(rows)).encode()
         fileset, _, name = unquote(path).partition("/")
         if name == "index.txt" and fileset in self.files:
-            return fileset_index([
+            files = [
                 FileEntry(each, len(content), hashlib.md5(content, usedforsecurity=False).hexdigest(), "psrequest")
                 for each, content in self.files[fileset].items()
-            ]).encode()  # fmt: skip
+            ]
+            return "".join(fileset_index(files)).encode()
         return self.files.get(fileset, {}).get(name)
 
 
@@ -74,6 +81,24 @@ def send(body: bytes | str, status: int = 200, length: int | None = None, **head
             handler.send_header(name.replace("_", "-"), value)
         handler.end_headers()
         handler.wfile.write(content)
+
+    return answer
+
+
+def in_parts(body: bytes, etag: str, most: int | None = None, status: int = 206) -> Answer:
+    """Answer as servers do that can begin in the middle, and break off after `most` bytes of what was asked for."""
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        wanted = handler.headers.get("Range")
+        start = int(wanted.removeprefix("bytes=").removesuffix("-")) if wanted else 0
+        if start and handler.headers.get("If-Range") not in (None, etag):
+            start = 0
+        if start >= len(body):
+            send("", 416)(handler)
+            return
+        rest = body[start:]
+        place = {"Content-Range": f"bytes {start}-{len(body) - 1}/{len(body)}"} if start else {}
+        send(rest[:most], status if start else 200, len(rest), ETag=etag, **place)(handler)
 
     return answer
 
@@ -111,6 +136,17 @@ def dripping(stop: threading.Event) -> Answer:
     return answer
 
 
+def dripping_header(stop: threading.Event) -> Answer:
+    """Answer with a header line that grows byte by byte, each quick enough, without end."""
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        handler.wfile.write(b"HTTP/1.0 200 OK\r\nX-Long: ")
+        while not stop.wait(0.02):
+            handler.wfile.write(b"x")
+
+    return answer
+
+
 def endless(handler: BaseHTTPRequestHandler) -> None:
     """Answer without end, as fast as it goes."""
     handler.send_response(200)
@@ -120,8 +156,8 @@ def endless(handler: BaseHTTPRequestHandler) -> None:
 
 
 @contextmanager
-def serving() -> Iterator[tuple[Remote, threading.Event]]:
-    """A running server, and what ends its waits."""
+def serving(*, tls: bool = False) -> Iterator[tuple[Remote, threading.Event]]:
+    """A running server, and what ends its waits; with `tls` only CERTIFICATE vouches for it."""
     stop = threading.Event()
 
     class Handler(BaseHTTPRequestHandler):
@@ -143,7 +179,11 @@ def serving() -> Iterator[tuple[Remote, threading.Event]]:
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    remote = Remote(f"http://127.0.0.1:{server.server_port}/ds/p")
+    if tls:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(CERTIFICATE)
+        server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
+    remote = Remote(f"http{'s' * tls}://127.0.0.1:{server.server_port}/ds/p")
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     try:

@@ -27,9 +27,10 @@ def test_an_empty_file_gives_the_defaults(tmp_path: Path) -> None:
 def test_values_of_the_file_are_taken(tmp_path: Path) -> None:
     text = 'label = "WEB"\nserve_v1 = true\nmax_rows = 7\nlease_seconds = 30\nretry_seconds = 0.5\n'
     text += f'update_chip = ["chip_imfile.pl", "", "{EVERY}"]\nupdate_warp = []\n'
+    text += 'poll_hosts = ["DS.obs.example.edu", "ipp_1:8080", "[fd00::1]:80"]\n'
     assert load(tmp_path, text) == replace(
         Settings(tmp_path.resolve()), label="WEB", serve_v1=True, max_rows=7, lease_seconds=30, retry_seconds=0.5,
-        update_chip=("chip_imfile.pl", "", EVERY),
+        update_chip=("chip_imfile.pl", "", EVERY), poll_hosts=("DS.obs.example.edu", "ipp_1:8080", "[fd00::1]:80"),
     )  # fmt: skip
 
 
@@ -133,6 +134,10 @@ KEYS = ", ".join(each.name for each in fields(Settings) if each.name != "home")
             "update_destreak: '{': Single '{' encountered in format string; a brace that stands "
             "for itself is written twice",
         ),
+        ('poll_hosts = "h"', "poll_hosts = 'h'; expected a list"),
+        ('poll_hosts = ["h", 1]', "poll_hosts: 1: expected a host, or host:port"),
+        ('poll_hosts = [""]', "poll_hosts: '': expected a host, or host:port"),
+        ('poll_hosts = ["http://h/"]', "poll_hosts: 'http://h/': expected a host, or host:port"),
         ("label = ", "Invalid value (at end of document)"),
         ('label = "a"\nlabel = "b"', "Cannot overwrite a value (at end of document)"),
     ],

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import timedelta
 from itertools import count
 from pathlib import Path
@@ -13,7 +15,7 @@ from typing import Any
 
 import pytest
 import remote as stores
-from conftest import SECOND, Clock
+from conftest import SECOND, Clock, Rows
 from remote import Remote, send
 
 from pstamp_core.formats import parse_text, write_request
@@ -24,6 +26,7 @@ from pstamp_core.store.tables import pstampDataStore
 from pstamp_core.tasks import queue_requests as module
 from pstamp_core.tasks.parse import parse_requests
 from pstamp_core.tasks.queue_requests import Poll, queue_requests
+from pstamp_core.tasks.retry import revert
 from pstamp_core.tasks.server import Server
 
 HINT = "it is tried again, unless you pass it over with: pstamptool -moddatastore -ds_id 1 -set_last_fileset"
@@ -48,6 +51,11 @@ def stop(both: tuple[Remote, threading.Event]) -> threading.Event:
 @pytest.fixture
 def server(store: Store, tmp_path: Path) -> Server:
     return Server(Settings(tmp_path / "home"), store)
+
+
+def with_settings(server: Server, **settings: Any) -> Server:
+    """A server on the same store, with other settings."""
+    return Server(replace(server.settings, **settings), server.store)
 
 
 def add_store(uri: str, **columns: Any) -> pstampDataStore:
@@ -246,7 +254,7 @@ def test_what_is_too_large_is_passed_over_and_told(
 ) -> None:
     add_store(remote.uri)
     monkeypatch.setattr(module, "MAX_FILES", 2)
-    monkeypatch.setattr("pstamp_core.datastore.client.MAX_INDEX", 10_000)
+    server = with_settings(server, poll_bytes=10_000)
     long_file, long_set = "x" * 250 + "__fits", "y" * 65
     remote.add("crowd", a__fits="1", b__fits="2", c__fits="3")
     remote.add("endless", r__fits="1")
@@ -281,11 +289,9 @@ def test_only_some_troubles_are_told(server: Server, clock: Clock, remote: Remot
     )
 
 
-def test_a_product_index_without_end_is_data_error(
-    server: Server, clock: Clock, remote: Remote, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_product_index_without_end_is_data_error(server: Server, clock: Clock, remote: Remote) -> None:
     add_store(remote.uri)
-    monkeypatch.setattr("pstamp_core.datastore.client.MAX_INDEX", 10_000)
+    server = with_settings(server, poll_bytes=10_000)
     remote.special["index.txt"] = stores.endless
     (found,) = poll(server, clock)
     assert (found.fault, found.troubles) == (
@@ -481,3 +487,111 @@ def test_a_remote_file_is_parsed_tried_again_and_answered(
     )
     assert [line.note for line in notes] == [f"{remote.uri}/f0/gone.fits: HTTP 404 Not Found"]
     assert (bad.state, bad.reqType) == (RequestState.RUN, "unknown")
+
+
+GOOD = "1 10 20 8 6 2 stamp 1 nosuch null null byid stack 1 null null null null 0 0 null 0 0"
+
+
+def request_file(tmp_path: Path) -> bytes:
+    """The bytes of a request table."""
+    write_request(tmp_path / "r.fits", parse_text(f"remote_1 2 PROCESS ana@obs.example.edu\n{GOOD}\n")[0])
+    return (tmp_path / "r.fits").read_bytes()
+
+
+def parse_again(server: Server, clock: Clock) -> pstampRequest:
+    """Parse request 1, which may have failed before."""
+    clock.forward(4000)
+    revert(server)
+    parse_requests(server, 1)
+    return pstampRequest.get_by_id(1)
+
+
+def trouble(server: Server, clock: Clock) -> tuple[int, str]:
+    """Parse request 1; return its fault, and what the history says of it."""
+    request = parse_again(server, clock)
+    notes = [row.note for row in pstampHistory.select().where(pstampHistory.event == "fault")]
+    assert len(notes) == request.fault_count
+    return request.fault, notes[-1]
+
+
+def test_a_file_must_be_what_its_filesets_index_says(
+    server: Server, clock: Clock, remote: Remote, tmp_path: Path
+) -> None:
+    server = with_settings(server, retry_ceiling=9)
+    content = request_file(tmp_path)
+    remote.add("f0", r__fits=content)
+    add_store(remote.uri)
+    poll(server, clock)
+    uri = f"{remote.uri}/f0/r.fits"
+    md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
+    for damaged in (content[:-1] + b"\1", content[:-2880]):
+        remote.special["f0/r.fits"] = send(damaged)
+        found = hashlib.md5(damaged, usedforsecurity=False).hexdigest()
+        assert trouble(server, clock) == (
+            5, f"{uri}: has {len(damaged)} bytes, md5 {found}; expected {len(content)} bytes, md5 {md5}",
+        )  # fmt: skip
+    remote.special["f0/r.fits"] = send(content + b"x")
+    assert trouble(server, clock) == (5, f"{uri}: has more than the {len(content)} bytes expected")
+    remote.special["f0/index.txt"] = send("# fileID|bytes|md5sum|type|\n")
+    assert trouble(server, clock) == (2, f"{remote.uri}/f0/index.txt: file r.fits is not listed any more")
+    remote.special.clear()
+    remote.files["f0"]["r.fits"] = content.replace(b"ana@", b"ANA@")  # registered anew since it was queued
+    assert parse_again(server, clock).state is RequestState.RUN
+
+
+def test_what_nobody_polled_has_no_index_to_agree_with(
+    server: Server, clock: Clock, remote: Remote, tmp_path: Path, rows: Rows
+) -> None:
+    remote.special["r.fits"] = send(request_file(tmp_path))
+    rows.request(RequestState.NEW, name=None, uri=f"{remote.uri}/r.fits")
+    assert parse_requests(server, 1) == 1
+    assert pstampRequest.get_by_id(1).state is RequestState.RUN
+    assert remote.asked == ["r.fits"]
+
+
+# -- where it does not go
+
+
+@pytest.mark.parametrize("what", ["index.txt", "f0/index.txt", "f0/r.fits"])
+def test_a_store_does_not_lead_to_another_host_unless_the_site_says_so(
+    server: Server, clock: Clock, remote: Remote, tmp_path: Path, what: str
+) -> None:
+    content = request_file(tmp_path)
+    remote.add("f0", r__fits=content)
+    add_store(remote.uri)
+    own = remote.uri.removeprefix("http://").partition("/")[0]
+    other = own.replace("127.0.0.1", "localhost")
+    text = remote.text(what)
+    assert text
+    remote.special |= {what: send("", 302, Location=f"http://{other}/ds/p/elsewhere"), "elsewhere": send(text)}
+    refusal = f"{remote.uri}/{what}: redirects to http://{other}; expected {own} itself, or a host that the setting "
+    refusal += "poll_hosts names"
+    (found,) = poll(server, clock)
+    if what == "f0/r.fits":
+        assert trouble(server, clock) == (3, refusal)
+    else:
+        assert found.fault == 3
+        assert found.troubles[0].startswith(refusal)
+        assert uris() == []
+    assert "elsewhere" not in remote.asked
+    there = with_settings(server, poll_hosts=("LocalHost:" + own.rpartition(":")[2],))
+    poll(there, clock)
+    assert parse_again(there, clock).state is RequestState.RUN
+
+
+def test_the_settings_say_how_long_and_how_far(
+    server: Server, clock: Clock, remote: Remote, stop: threading.Event
+) -> None:
+    add_store(remote.uri)
+    remote.add("f0", r__fits="1" * 10_000)
+    remote.special["index.txt"] = stores.dripping(stop)
+    clock.forward(100)
+    impatient = with_settings(server, poll_seconds=0.2, fetch_seconds=0.2, poll_redirects=1)
+    (found,) = queue_requests(impatient, limit=5)
+    assert found.troubles == [f"{remote.uri}/index.txt: no answer within 0.2 s"]
+    for n in (0, 1):
+        remote.special["index.txt" if n == 0 else str(n)] = send("", 302, Location=f"/ds/p/{n + 1}")
+    assert poll(impatient, clock)[0].troubles == [f"{remote.uri}/index.txt: more than 1 redirects"]
+    remote.special = {"f0/r.fits": stores.dripping(stop)}
+    poll(impatient, clock)
+    assert trouble(impatient, clock) == (6, f"{remote.uri}/f0/r.fits: no answer within 0.2 s")

@@ -17,7 +17,7 @@ from typing import Any
 from peewee import fn
 
 from pstamp_core.database import redact
-from pstamp_core.datastore.client import fetch, name_of
+from pstamp_core.datastore.client import fetch, listed, name_of
 from pstamp_core.faults import Fault, RetryableError, Stale, UserError
 from pstamp_core.formats import (
     JOB_TYPES,
@@ -50,14 +50,12 @@ from pstamp_core.store import (
 )
 from pstamp_core.tasks import logs
 from pstamp_core.tasks.dependents import component_key, given_up_lately, open_dependent
+from pstamp_core.tasks.queue_requests import terms_of
 from pstamp_core.tasks.server import Progress, Server, image_files, known_label, verdict_on
 
 NAME_LENGTH = 64
 """IMG_NAME of the results table; product names must fit."""
 LONGEST_SUFFIX = len(".exp.fits")
-
-FETCH_SECONDS = 120.0
-"""The longest that bringing in a request file may take (`pstamp_parser_run.pl`)."""
 
 
 # insert_many wants the same columns of every row
@@ -136,7 +134,11 @@ def parse_request(server: Server, request: pstampRequest, progress: Progress | N
 
 def _fetch(server: Server, request: pstampRequest, copy: Path) -> RequestTable:
     if request.uri != str(copy):
-        fetch(request.uri, copy, timeout=FETCH_SECONDS, max_bytes=MAX_BYTES)
+        terms = terms_of(server.settings, server.settings.fetch_seconds)
+        # What a data store was polled for is what its index says now: the file may have been registered anew since.
+        entry = listed(request.uri, terms) if request.ds_id else None
+        size, md5 = (entry.bytes, entry.md5) if entry else (None, None)
+        fetch(request.uri, copy, terms, max_bytes=MAX_BYTES, size=size, md5=md5)
     return read_request(copy, max_rows=server.settings.max_rows)
 
 

@@ -15,10 +15,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from pstamp_core.database import redact
-from pstamp_core.datastore.client import NotThere, below, list_files, list_filesets
+from pstamp_core.datastore.client import NotThere, Terms, below, list_files, list_filesets
 from pstamp_core.datastore.index import FilesetEntry
 from pstamp_core.faults import Fault, PstampError, RetryableError, UserError, is_retryable
 from pstamp_core.machines import RequestState
+from pstamp_core.settings import Settings
 from pstamp_core.store import make, moment, pstampHistory, pstampRequest
 from pstamp_core.store.tables import pstampDataStore
 from pstamp_core.tasks.server import Server, known_label
@@ -70,7 +71,15 @@ class Poll:
             self.more += 1
 
 
-def queue_requests(server: Server, *, limit: int, timeout: float) -> list[Poll]:
+def terms_of(settings: Settings, seconds: float) -> Terms:
+    """Return the terms on which a server asks data stores; an answer may take so many seconds."""
+    return Terms(
+        seconds, total=seconds, hosts={host.lower() for host in settings.poll_hosts}, redirects=settings.poll_redirects,
+        max_index=settings.poll_bytes,
+    )  # fmt: skip
+
+
+def queue_requests(server: Server, *, limit: int, timeout: float | None = None) -> list[Poll]:
     """Look at each data store that is enabled and due, the one longest not looked at first, and queue what is new.
 
     A store is due when its last look is longer ago than its `pollInterval`, or there was none. The look is written down
@@ -82,8 +91,8 @@ def queue_requests(server: Server, *, limit: int, timeout: float) -> list[Poll]:
         The server.
     limit : int
         Filesets to deal with in each store; the rest come with the next look.
-    timeout : float
-        Seconds that one listing may take.
+    timeout : float, optional
+        Seconds that one listing may take; by default what the settings say.
 
     Returns
     -------
@@ -93,12 +102,13 @@ def queue_requests(server: Server, *, limit: int, timeout: float) -> list[Poll]:
     with server.store.reading():
         now = moment(server.store.now())
         due = [store for store in pstampDataStore.select().order_by(pstampDataStore.timestamp) if _is_due(store, now)]
+    terms = terms_of(server.settings, timeout or server.settings.poll_seconds)
     polls = []
     for store in due:
         poll = Poll(store.ds_id)
         polls.append(poll)
         try:
-            _Look(server, store, poll, timeout).deal_with(limit)
+            _Look(server, store, poll, terms).deal_with(limit)
         except PstampError as error:
             poll.add(str(error), error.fault)
     return polls
@@ -119,15 +129,15 @@ class _Look:
     Races tolerated: whoever else looks at the store or changes it sets its `timestamp`; this look ends then.
     """
 
-    def __init__(self, server: Server, store: pstampDataStore, poll: Poll, timeout: float) -> None:
-        self.server, self.store, self.poll, self.timeout = server, store, poll, timeout
+    def __init__(self, server: Server, store: pstampDataStore, poll: Poll, terms: Terms) -> None:
+        self.server, self.store, self.poll, self.terms = server, store, poll, terms
         self.uri = store.uri or ""
         self.changed = store.timestamp
 
     def deal_with(self, limit: int) -> None:
         """Queue up to `limit` new filesets, in the order of their registration."""
         self._update()
-        until = time.monotonic() + PATIENCE * self.timeout
+        until = time.monotonic() + PATIENCE * self.terms.timeout
         entries = self._filesets()
         known = self._known_among(entries)
         bookmark, unbroken = self.store.lastFileset, True
@@ -153,11 +163,11 @@ class _Look:
     def _filesets(self) -> list[FilesetEntry]:
         """Return the filesets after the bookmark, or all of them if it has gone from the store."""
         try:
-            entries, broken = list_filesets(self.uri, timeout=self.timeout, after=self.store.lastFileset)
+            entries, broken = list_filesets(self.uri, self.terms, self.store.lastFileset)
         except NotThere:
             if not self.store.lastFileset:
                 raise
-            entries, broken = list_filesets(self.uri, timeout=self.timeout)
+            entries, broken = list_filesets(self.uri, self.terms)
         self._tell_broken(self.uri, broken)
         for entry in entries:
             if len(entry.name) > _LONGEST_NAME:
@@ -168,7 +178,7 @@ class _Look:
         """Return the addresses of the files of a fileset that can be queued."""
         folder = below(self.uri, entry.name)
         try:
-            files, broken = list_files(folder, timeout=self.timeout)
+            files, broken = list_files(folder, self.terms)
         except UserError as error:
             self.poll.add(f"fileset {entry.name}: passed over: {error}")
             return []

@@ -120,7 +120,7 @@ JOBS = Task(
 
 
 def _find(server: Server, limit: int, _progress: Progress | None) -> int:
-    polls = queue_requests(server, limit=limit, timeout=10.0)
+    polls = queue_requests(server, limit=limit)
     for poll in polls:
         for trouble in poll.troubles:
             log.warning("data store %s: %s", poll.ds_id, trouble)
