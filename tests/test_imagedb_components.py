@@ -152,6 +152,9 @@ def test_a_failed_try_is_repeated_when_its_time_has_come() -> None:
         Component.WAITING, "2 tries to make it failed, the last with fault 2: A disk, network or system call failed; "
         "tried again after a while",
     )  # fmt: skip
+    said = "a try to make it failed, with fault 2: no disk; tried again after a while"
+    assert classify(replace(facts, tries=Tries(1, 2, "no disk", due=False))).reason == said
+    assert "no disk" not in classify(replace(facts, tries=Tries(1, 4, "no disk", due=False))).reason
     in_progress = replace(facts, fault=0, tries=Tries(2, 4, due=False))
     assert classify(in_progress) == Verdict(Component.IN_PROGRESS, "being made again")
 

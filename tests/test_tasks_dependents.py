@@ -14,7 +14,7 @@ import pytest
 from conftest import SECOND, Clock, Rows
 from test_imagedb_updates import CLEANED, FULL, World
 
-from pstamp_core.imagedb import ImageDB, Key
+from pstamp_core.imagedb import ImageDB, Key, set_fault
 from pstamp_core.imagedb import tables as t
 from pstamp_core.machines import DependentState, Event, JobState
 from pstamp_core.settings import Settings
@@ -187,6 +187,49 @@ def test_three_failures_and_a_later_request(
     assert check_dependents(server, 10) == 1
     assert seen(later) == (DONE, 0, "")
     assert pstampDependent.select().count() == 2
+
+
+def test_what_the_program_said_reaches_those_who_wait(server: Server, images: Images, wait: Any, clock: Clock) -> None:
+    """Through all that is made of it, into the answer of the job; what others failed with is not put into its mouth."""
+    chip = images.chip(11)
+    dependent = wait(images.warp(11))
+
+    def fail(fault: int, reason: str) -> str:
+        clock.forward(100)
+        check_dependents(server, 10)
+        _, policy = tasks_dependents.image_database(server, "gpc1.db")
+        assert set_fault(images.db, chip, fault, policy, clock.now, reason)
+        clock.forward(5)
+        check_dependents(server, 10)
+        return seen(dependent)[2]
+
+    again = "; tried again after a while"
+    assert fail(2, "no detrend") == f"waits for its chip: a try to make it failed, with fault 2: no detrend{again}"
+    t.chipProcessedImfile.update(fault=3).execute()
+    clock.forward(5)
+    check_dependents(server, 10)
+    assert seen(dependent)[2] == (
+        "waits for its chip: 2 tries to make it failed, the last with fault 3: The server is set up wrongly; its "
+        f"operators must look{again}"
+    )
+    answer = fail(2, "disk full")
+    assert answer == (
+        "can't be made again without its chip: 3 tries to make it failed, the last with fault 2: disk full; given up "
+        "for now, a later request has it tried again"
+    )
+    assert jobs_of(dependent) == [("stop", 25, answer)]
+
+
+def test_what_the_program_said_of_what_is_gone(server: Server, images: Images, wait: Any, clock: Clock) -> None:
+    chip = images.chip(11)
+    dependent = wait(chip)
+    check_dependents(server, 10)
+    _, policy = tasks_dependents.image_database(server, "gpc1.db")
+    assert set_fault(images.db, chip, 26, policy, clock.now, "the raw file is lost")
+    assert images.effort(chip).attempts == 0
+    clock.forward(5)
+    check_dependents(server, 10)
+    assert jobs_of(dependent) == [("stop", 26, "deleted for good (fault 26): the raw file is lost")]
 
 
 def request_for(server: Server, rows: Rows, key: Key) -> pstampDependent:

@@ -180,10 +180,19 @@ def test_a_failure_becomes_a_fault_with_its_reason(site: Site, caplog: pytest.Lo
         where = site.home / "work" / "updates" / f"chip.{key[1]}.XY31.log"
         assert f"chip {key[1]} XY31: fault {fault} ({name}): {said} (see {where})" in caplog.messages
         effort = site.effort(key)
-        assert (effort.attempts, effort.cause) == ((0, 0) if fault == 26 else (1, fault))
+        assert (effort.attempts, effort.cause) == (int(fault != 26), fault)
+        assert effort.reason == (said if len(said) <= 200 else f"{said[:197]}...")
     said_by_program = sorted(site.log(keys["fail 2 the disk is full"])[1:-1])
     assert said_by_program == ["", "first line", "on standard output", "the disk is full"]
     assert t.pstampLease.select().count() == 0
+
+
+def test_a_reason_is_one_short_line(site: Site) -> None:
+    key = site.wants(11, f"fail 2 \x1b[31m{'long ' * 50}")
+    assert update_components(site.server, 1) == 1
+    reason = site.effort(key).reason
+    assert len(reason) == 200
+    assert reason == f"\\x1b[31m{'long ' * 38}..."[:197] + "..."
 
 
 def test_a_program_that_can_not_be_started(site: Site) -> None:

@@ -96,6 +96,8 @@ class Tries:
         Failed tries.
     cause : int
         What the last of them failed with.
+    reason : str
+        What the program that failed then said, if that is known.
     used_up : bool
         There were as many as the site allows, and the cool-down after that is not over.
     due : bool
@@ -104,6 +106,7 @@ class Tries:
 
     count: int = 0
     cause: int = 0
+    reason: str = ""
     used_up: bool = False
     due: bool = True
 
@@ -252,9 +255,19 @@ def _unknown(*words: str) -> str:
     return f"in a state that this server does not know ({odd}); an operator must look"
 
 
+def _said(tries: Tries, fault: int) -> str:
+    """Return what the program said that failed with a fault; nothing where that is not known."""
+    return tries.reason if tries.cause == fault else ""
+
+
+def _gone(tries: Tries) -> str:
+    said = _said(tries, Fault.PSTAMP_GONE)
+    return f"deleted for good (fault 26){f': {said}' if said else ''}"
+
+
 def _failed(what: str, tries: Tries, fault: int) -> str:
     """Return what became of the tries so far; `fault` stands in the row, whoever put it there."""
-    sentence = fault_sentence(fault).rstrip(".")
+    sentence = _said(tries, fault) or fault_sentence(fault).rstrip(".")
     number = f"{tries.count} tries to {what} it" if tries.count > 1 else f"a try to {what} it"
     return f"{number} failed, {'the last ' * (tries.count > 1)}with fault {fault}: {sentence}"
 
@@ -293,7 +306,7 @@ RULES: tuple[Rule, ...] = (
     Rule("raw, the project wants destreaked images, and it is none", lambda f: f.stage == "raw" and f.has_streaks,
          Component.NOT_DESTREAKED, lambda _: "never destreaked"),
     Rule("raw", lambda f: f.stage == "raw", Component.USABLE, lambda _: "raw images are kept"),
-    Rule("fault 26", lambda f: f.fault == Fault.PSTAMP_GONE, Component.GONE, lambda _: "deleted for good (fault 26)"),
+    Rule("fault 26", lambda f: f.fault == Fault.PSTAMP_GONE, Component.GONE, lambda f: _gone(f.tries)),
     Rule("run or component purged or scrubbed, or about to be, or dropped",
          lambda f: _is_deleted(f.run_state, f.data_state), Component.GONE,
          lambda f: f"deleted for good: {_whose(f, _is_deleted)}"),

@@ -65,7 +65,9 @@ def claim(
     return unit_of_work(imagedb.db, TABLES, work)
 
 
-def finish(imagedb: ImageDB, done: Work, owner: str, policy: Policy, now: int, fault: int = 0) -> bool:
+def finish(
+    imagedb: ImageDB, done: Work, owner: str, policy: Policy, now: int, fault: int = 0, reason: str = ""
+) -> bool:
     """Store what came of work that `owner` has claimed, and give up the lease.
 
     Parameters
@@ -76,7 +78,7 @@ def finish(imagedb: ImageDB, done: Work, owner: str, policy: Policy, now: int, f
         As it was claimed.
     owner : str
         Who claimed it.
-    policy, now, fault
+    policy, now, fault, reason
         As of `set_fault`; with fault 0 it was done well.
 
     Returns
@@ -96,7 +98,7 @@ def finish(imagedb: ImageDB, done: Work, owner: str, policy: Policy, now: int, f
         if not _end(done.key, owner):
             raise LeaseLost(f"{' '.join(map(str, done.key))}: {owner} took too long, the result is thrown away")
         if fault:
-            return set_fault(imagedb, done.key, fault, policy, now, destreak=done.destreak)
+            return set_fault(imagedb, done.key, fault, policy, now, reason, destreak=done.destreak)
         if done.destreak:
             return set_destreaked(imagedb, done.key, now)
         return set_full(imagedb, done.key, now, magicked=done.magicked)

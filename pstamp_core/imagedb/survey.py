@@ -95,18 +95,20 @@ class Effort:
     attempts: int = 0
     fault: int = 0
     cause: int = 0
+    reason: str = ""
     retry_at: int = 0
     queued_at: int = 0
     made_at: int = 0
 
-    def failed(self, fault: int, now: int, policy: Policy) -> Effort:
-        """Return the work after a try that failed; what others try during the cool-down does not count."""
+    def failed(self, fault: int, now: int, policy: Policy, reason: str = "") -> Effort:
+        """Return the work after a try that failed; what others try during the cool-down does not count, nor a 26."""
         given_up = self.attempts >= policy.ceiling
-        if given_up and self.retry_at > now:
-            return replace(self, fault=fault, cause=fault)
+        after = replace(self, fault=fault, cause=fault, reason=reason)
+        if fault == Fault.PSTAMP_GONE or (given_up and self.retry_at > now):
+            return after
         attempts = 1 if given_up else self.attempts + 1
         pause = policy.cooldown if attempts >= policy.ceiling else policy.backoff(attempts)
-        return replace(self, attempts=attempts, fault=fault, cause=fault, retry_at=now + pause)
+        return replace(after, attempts=attempts, retry_at=now + pause)
 
     def queued(self, now: int, policy: Policy) -> Effort:
         """Return the work after it was asked for; with all tries, if it was done before, or given up."""
@@ -135,7 +137,8 @@ class Effort:
     def tries(self, now: int, policy: Policy) -> Tries:
         """Return what counts of it for the verdict."""
         later = self.retry_at > now
-        return Tries(self.attempts, self.cause, used_up=later and self.attempts >= policy.ceiling, due=not later)
+        used_up = later and self.attempts >= policy.ceiling
+        return Tries(self.attempts, self.cause, self.reason, used_up=used_up, due=not later)
 
 
 @dataclass

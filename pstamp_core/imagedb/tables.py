@@ -383,7 +383,8 @@ class pstampUpdate(Table):
     """Ours: the work of making a component again, or of destreaking it (``stage`` ``destreak``, with `magic_ds_id`).
 
     ``attempts`` failed since it was last there, ``cause`` is what the last of them failed with, ``fault`` the fault
-    that was last seen at the component, so that none is counted twice. ``retry_at`` is when the next try may begin,
+    that was last seen at the component, so that none is counted twice, ``reason`` what the program said that failed
+    with ``cause``, where it was one of our update server. ``retry_at`` is when the next try may begin,
     after the last one the end of the cool-down; ``queued_at`` when it was put into `update`, ``made_at`` when it was
     found there again, 0 until then: microseconds since 1970 UTC, by the clock of the server's database.
     """
@@ -394,6 +395,7 @@ class pstampUpdate(Table):
     attempts = IntegerField(default=0)
     fault = SmallIntegerField(default=0)
     cause = SmallIntegerField(default=0)
+    reason = TextField(default="")
     retry_at = BigIntegerField(default=0)
     queued_at = BigIntegerField(default=0)
     made_at = BigIntegerField(default=0)

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from peewee import JOIN, Model, chunked, fn
 
 from pstamp_core.database import create_tables, unit_of_work
-from pstamp_core.faults import Fault, Stale, UserError
+from pstamp_core.faults import Stale, UserError
 from pstamp_core.imagedb.components import MADE_AGAIN, Component
 from pstamp_core.imagedb.database import ImageDB
 from pstamp_core.imagedb.survey import Effort, Key, Policy, Survey, read_survey
@@ -523,7 +523,9 @@ def set_destreaked(imagedb: ImageDB, key: Key, now: int) -> bool:
     return unit_of_work(imagedb.db, TABLES, work)
 
 
-def set_fault(imagedb: ImageDB, key: Key, fault: int, policy: Policy, now: int, *, destreak: bool = False) -> bool:
+def set_fault(
+    imagedb: ImageDB, key: Key, fault: int, policy: Policy, now: int, reason: str = "", *, destreak: bool = False
+) -> bool:
     """Store that a try to make a component, or to destreak it, failed; it counts, and is not repeated before its time.
 
     Parameters
@@ -534,6 +536,8 @@ def set_fault(imagedb: ImageDB, key: Key, fault: int, policy: Policy, now: int, 
         What it failed with; 26 means that it can't be made any more.
     policy : Policy
         What the site wants: when it is tried again.
+    reason : str
+        Why it failed, in one short line, for those who wait.
     destreak : bool
         Whether it was to be destreaked.
 
@@ -565,8 +569,7 @@ def set_fault(imagedb: ImageDB, key: Key, fault: int, policy: Policy, now: int, 
             made = _made(key)
             if not made.file.update(fault=fault).where(_in_update(made, key)).execute():
                 return False
-        if fault != Fault.PSTAMP_GONE:
-            _store_efforts({name: _effort(name).failed(fault, now, policy)})
+        _store_efforts({name: _effort(name).failed(fault, now, policy, reason)})
         return True
 
     return unit_of_work(imagedb.db, TABLES, work)

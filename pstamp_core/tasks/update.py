@@ -44,6 +44,8 @@ TICK = 0.2
 """Seconds between two looks at whether a program should stop."""
 LOG_SIZE = 2**20
 """Bytes of a component's log, after which nothing is added in this try, and the next one begins a new log."""
+REASON = 200
+"""Characters of why a try failed that are kept for those who wait; the log has all."""
 LINE = 10_000
 """Bytes of a line that are read at once."""
 
@@ -216,12 +218,13 @@ def _store(server: Server, one: _Try, future: Future[Outcome]) -> None:
         fault, reason = problem.fault if is_retryable(problem.fault) else Fault.PS_EXIT_DATA_ERROR, str(problem)
         if not isinstance(error, (PstampError, OSError)):
             log.error("%s", _name(one.work), exc_info=error)
-    now = server.store.now()
-    said = f"fault {fault} ({fault_name(fault)}): {logs.one_line(reason)}" if fault else (
+    now, reason = server.store.now(), logs.one_line(reason)
+    said = f"fault {fault} ({fault_name(fault)}): {reason}" if fault else (
         "destreaked" if one.work.destreak else "full")  # fmt: skip
     level = logging.WARNING if fault else logging.INFO
     try:
-        if not finish(one.source.imagedb, one.work, server.worker, one.source.policy, now, fault):
+        short = reason if len(reason) <= REASON else f"{reason[: REASON - 3]}..."
+        if not finish(one.source.imagedb, one.work, server.worker, one.source.policy, now, fault, short):
             level = logging.WARNING
             said += "; but it is not wanted any more: its state, or that of its run, was changed meanwhile"
     except LeaseLost:
