@@ -11,6 +11,7 @@ from contextlib import redirect_stdout
 from dataclasses import asdict
 from datetime import datetime
 from io import StringIO
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -256,14 +257,15 @@ def _print_explanation(found: Explanation) -> None:
 
 def _print_links(links: list[Link], now: datetime, depth: int = 0) -> None:
     position = depth - 1
-    for link in links:
+    for link, below in zip_longest(links, links[1:]):
         position += not link.depth
         indent = position + link.depth
         lasts = f" for {age(link.since, now)}" if link.since else ""
         facts = []
         if link.tries:
             failed = f", {link.faults} failed" if link.faults else ""
-            facts.append(f"{link.tries} {'try' if link.tries == 1 else 'tries'}{failed}")
+            one, more = ("look", "looks") if link.what.startswith("dependent ") else ("try", "tries")
+            facts.append(f"{link.tries} {one if link.tries == 1 else more}{failed}")
         if link.next_try:
             facts.append(f"next {clock(link.next_try)}")
         if link.ends:
@@ -272,8 +274,10 @@ def _print_links(links: list[Link], now: datetime, depth: int = 0) -> None:
         print(f"{'  ' * indent}{plain(link.what)}: {plain(link.state)}{lasts}{tried}")
         what = "requests" if link.requests[1:] else "request"
         waiting = f"; {link.jobs} jobs of {what} {_numbers(link.requests)} wait for it" if link.jobs > 1 else ""
-        if link.reason:
-            print(f"{'  ' * indent}    {plain(link.reason)}{waiting}")
+        # What an image waits for stands below it.
+        reason = link.reason.partition(": ")[0] if below and below.reason and below.depth > link.depth else link.reason
+        if reason:
+            print(f"{'  ' * indent}    {plain(reason)}{waiting}")
 
 
 def _numbers(requests: list[int]) -> str:

@@ -482,15 +482,17 @@ def test_images_that_came(command: Command, rows: Rows) -> None:
 CHAIN = """\
 job 7: run for 1 min
     waits
-  component diff 1 cell: run cleaned
-      waits for its warp; 3 jobs of request 2 wait for it
-    warp 11 cell: run update for 10 s (2 tries, 1 failed; next 2027-01-15 08:01:00)
-        being made again; 7 jobs of requests 1, 2, 3, 4, 5 and 1 more wait for it
-      chip 11 XY31: run update
+  dependent 4 (diff 1 cell): new (2 looks, 1 failed)
+      waits for its warp: cleaned
+    component diff 1 cell: run cleaned
+        waits for its warp; 3 jobs of request 2 wait for it
+      warp 11 cell: run update for 10 s (2 tries, 1 failed; next 2027-01-15 08:01:00)
+          being made again; 7 jobs of requests 1, 2, 3, 4, 5 and 1 more wait for it
+        chip 11 XY31: run update
+            waits: for streaks
+        destreak 511 XY31: run new (1 try)
+      warp 12 cell: run update
           waits
-      destreak 511 XY31: run new (1 try)
-    warp 12 cell: run update
-        waits
 
 what helps: patience
 """
@@ -499,10 +501,11 @@ what helps: patience
 def test_a_chain_is_drawn_as_a_tree(capsys: pytest.CaptureFixture[str]) -> None:
     links = [
         Link("job 7", "run", "waits", moment(NOW - 60 * SECOND)),
-        Link("component diff 1 cell", "run cleaned", "waits for its warp", jobs=3, requests=[2]),
+        Link("dependent 4 (diff 1 cell)", "new", "waits for its warp: cleaned", tries=2, faults=1),
+        Link("component diff 1 cell", "run cleaned", "waits for its warp: waits: made again", jobs=3, requests=[2]),
         Link("warp 11 cell", "run update", "being made again", moment(NOW - 10 * SECOND), tries=2, faults=1,
              next_try=moment(NOW + 60 * SECOND), depth=1, jobs=7, requests=[1, 2, 3, 4, 5, 6]),
-        Link("chip 11 XY31", "run update", "waits", depth=2, jobs=1, requests=[2]),
+        Link("chip 11 XY31", "run update", "waits: for streaks", depth=2, jobs=1, requests=[2]),
         Link("destreak 511 XY31", "run new", "", tries=1, depth=2),
         Link("warp 12 cell", "run update", "waits", depth=1),
     ]  # fmt: skip

@@ -205,24 +205,28 @@ def test_a_job_that_has_ended(server: Server, rows: Rows) -> None:
     assert found.helps == "pstamp why request 2 (what the request waits for)"
 
 
+GOES_ON = ["nothing: it is looked at again by itself", "pstamp run (looks at it, and goes on)"]
+
+
 @pytest.mark.parametrize(
     ("states", "columns", "state", "helps"),
     [
         (("cleaned", "cleaned"), {}, "run cleaned, pixels cleaned",
-         f"nothing: warp 11 cell is put into update when the dependent is looked at again; {STOP} 1"),
-        (("update", "update"), {}, "run update, pixels update", f"another update server makes warp 11 cell; {STOP} 1"),
+         [f"nothing: warp 11 cell is put into update when the dependent is looked at again; {STOP} 1",
+          f"pstamp run (puts warp 11 cell into update); {STOP} 1"]),
+        (("update", "update"), {}, "run update, pixels update",
+         [f"another update server makes warp 11 cell; {STOP} 1"] * 2),
         (("update", "wait"), {}, "run update, pixels wait",
-         f"an operator of the image database must look at warp 11 cell; {STOP} 1"),
-        (("full", "full"), {}, "run full, pixels full", "pstamp run (looks at it, and goes on)"),
-        (("purged", "purged"), {"fault": 26}, "run purged, pixels purged, fault 26",
-         "pstamp run (looks at it, and goes on)"),
-        (("cleaned", "cleaned"), {"quality": 8006}, "run cleaned, pixels cleaned, quality 8006",
-         "pstamp run (looks at it, and goes on)"),
+         [f"an operator of the image database must look at warp 11 cell; {STOP} 1"] * 2),
+        (("full", "full"), {}, "run full, pixels full", GOES_ON),
+        (("purged", "purged"), {"fault": 26}, "run purged, pixels purged, fault 26", GOES_ON),
+        (("cleaned", "cleaned"), {"quality": 8006}, "run cleaned, pixels cleaned, quality 8006", GOES_ON),
     ],
 )  # fmt: skip
 def test_the_component_as_it_is_now(
-    server: Server, rows: Rows, states: tuple[str, str], columns: dict[str, Any], state: str, helps: str
+    server: Server, rows: Rows, states: tuple[str, str], columns: dict[str, Any], state: str, helps: list[str]
 ) -> None:
+    """What helps, before the dependent is to be looked at again, and after."""
     make_warp(server, *states, **columns)
     job = rows.job(dep_id=warp(rows, retry_at=NOW + 5 * SECOND, attempt=7))
     found = explain(server, "job", job.job_id)
@@ -234,8 +238,9 @@ def test_the_component_as_it_is_now(
         ("component warp 11 cell", state, verdict_on(pstampProject.get(), image).reason),
     ]
     assert (found.links[2].next_try, found.links[2].tries) == (moment(NOW + 5 * SECOND), 7)
-    assert found.helps == helps
     assert chain(explain(server, "dependent", 1))[1:] == chain(found)[2:]
+    pstampDependent.update(retry_at=0).execute()
+    assert [found.helps, explain(server, "job", job.job_id).helps] == helps
 
 
 @pytest.mark.parametrize(
@@ -332,7 +337,7 @@ def test_an_image_that_is_to_be_destreaked(server: Server, rows: Rows, images: W
     chip = images.chip(11, FULL, magicked=-1)
     images.destreak(11)
     wait(rows, chip, rows.request())
-    assert explain(server, "job", 1).helps == f"pstamp run (puts chip 11 XY31 into update); {STOP} 1"
+    assert explain(server, "job", 1).helps == f"pstamp run (puts chip 11 XY31 up for destreaking); {STOP} 1"
     check_dependents(server, 10)
     found = explain(server, "job", 1)
     assert pieces(found) == [
@@ -454,3 +459,31 @@ def test_who_waits_for_a_dependent(server: Server, rows: Rows) -> None:
 def test_what_is_not_there(server: Server, machine: str, said: str) -> None:
     with pytest.raises(UserError, match=said):
         explain(server, machine, 9)
+
+
+def test_the_try_that_succeeded_counts_until_its_image_is_cleaned(
+    server: Server, rows: Rows, images: World, clock: Clock
+) -> None:
+    chip = images.chip(11, magicked=-1)
+    images.destreak(11)
+    wait(rows, chip, rows.request())
+    look_again(server, images)
+    images.process(lambda _: 2)
+    clock.forward(100)
+    look_again(server, images)
+    images.process()
+    made, destreak = explain(server, "job", 1).links[-2:]
+    assert (made.state, made.reason) == ("run full, pixels full", "has to be destreaked")
+    assert (made.tries, made.faults, made.since) == (2, 1, None)
+    look_again(server, images)
+    images.process()
+    images.set(chip, "cleaned", data_state="cleaned", magicked=-1)
+    again, destreak = explain(server, "job", 1).links[-2:]
+    assert again.state == "run cleaned, pixels cleaned"
+    assert {(each.tries, each.faults, each.since) for each in (again, destreak)} == {(0, 0, None)}
+
+
+def test_what_was_given_up_is_not_tried_again(server: Server, rows: Rows) -> None:
+    rows.dependent(DependentState.STOP, fault=25, cause=2, retry_at=NOW + SECOND, reason="3 tries failed")
+    (link,) = explain(server, "dependent", 1).links
+    assert (link.reason, link.next_try) == ("25: 3 tries failed", None)

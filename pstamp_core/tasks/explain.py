@@ -338,7 +338,8 @@ class _Why:
             if piece.depth > lowest[1]:
                 lowest = piece.key, piece.depth
         if not survey.verdict(key).waits:
-            return links, f"{RUN} (looks at it, and goes on)"
+            later = dependent.retry_at > self.now
+            return links, "nothing: it is looked at again by itself" if later else f"{RUN} (looks at it, and goes on)"
         return links, f"{self._help_for_image(dependent, survey, *lowest)}; {stop}"
 
     def _survey(self, dependent: pstampDependent) -> tuple[Survey, Mapping[Key, Counter[int]]]:
@@ -381,7 +382,7 @@ class _Why:
         requests = sorted(number for number, count in jobs.items() if count)
         yield Link(
             name, ", ".join(states), piece.verdict.reason, depth=piece.depth, jobs=jobs.total(), requests=requests,
-            **self._efforts(part.effort if part else Effort()),
+            **self._efforts(part.effort if part else Effort(), there=piece.data_state == "full"),
         )  # fmt: skip
         if part and part.destreak and part.destreak_key and part.destreak["run_state"] and part.row["magicked"] <= 0:
             row = part.destreak
@@ -390,12 +391,14 @@ class _Why:
             efforts = self._efforts(part.destreak_effort)
             yield Link(_name(part.destreak_key), ", ".join(states), "", depth=piece.depth + 1, **efforts)
 
-    def _efforts(self, effort: Effort) -> dict[str, Any]:
-        """Return what a link says of the work on a component: failed tries, and the one that goes on."""
+    def _efforts(self, effort: Effort, *, there: bool = False) -> dict[str, Any]:
+        """Return what a link says of the work on a component: failed tries, and the one that goes on or succeeded."""
+        if effort.made_at and not there:  # it was cleaned since
+            return {}
         at_work = effort.queued_at > 0 and not effort.made_at
         return {
             "since": moment(effort.queued_at) if at_work else None,
-            "tries": effort.attempts + int(at_work and not effort.fault), "faults": effort.attempts,
+            "tries": effort.attempts + int(effort.queued_at > 0 and not effort.fault), "faults": effort.attempts,
             "next_try": moment(effort.retry_at) if effort.retry_at > self.now else None,
         }  # fmt: skip
 
@@ -408,9 +411,11 @@ class _Why:
             ours = kind in programs(self.server.settings)
             return f"{RUN} ({making} {name})" if ours else f"another update server {making} {name}"
         if found is Component.QUEUE:
+            destreaks = part.row["data_state"] == "full" and part.row["run_state"] != "goto_cleaned"
+            where = "up for destreaking" if destreaks else "into update"
             if dependent.retry_at > self.now:
-                return f"nothing: {name} is put into update when the dependent is looked at again"
-            return f"{RUN} (puts {name} into update)"
+                return f"nothing: {name} is put {where} when the dependent is looked at again"
+            return f"{RUN} (puts {name} {where})"
         if max(part.effort.retry_at, part.destreak_effort.retry_at) > self.now:
             return f"nothing: {name} is tried again by itself"
         return f"an operator of the image database must look at {name}"

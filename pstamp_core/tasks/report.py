@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from peewee import JOIN, Case, chunked, fn
 
 from pstamp_core.database import redact
-from pstamp_core.faults import UserError, fault_sentence
+from pstamp_core.faults import UserError, fault_sentence, is_final
 from pstamp_core.machines import DependentState, Event, JobState, RequestState
 from pstamp_core.machines.dependent import SHARED
 from pstamp_core.machines.job import OPEN
@@ -529,8 +529,8 @@ def trouble(row: Worked) -> str:
 
 
 def next_try(row: Worked, now: int) -> datetime | None:
-    """Return when a row is tried again, if that is not now."""
-    return moment(row.retry_at) if row.retry_at > now else None
+    """Return when a row is tried again, if that is not now, and not never."""
+    return moment(row.retry_at) if row.retry_at > now and not is_final(row.fault) else None
 
 
 def last_note(row: Worked) -> str:
