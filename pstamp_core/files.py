@@ -43,6 +43,8 @@ class StoredFile:
         Size.
     md5 : str
         32 lower-case hexadecimal digits.
+    values : tuple of str or None
+        What it has in the columns of its type.
     """
 
     path: Path
@@ -50,6 +52,7 @@ class StoredFile:
     type: str
     bytes: int
     md5: str
+    values: tuple[str | None, ...] = ()
 
 
 def measure(path: Path, file_type: str, name: str | None = None) -> StoredFile:

@@ -17,6 +17,7 @@ from peewee import IntegrityError, SqliteDatabase
 from pstamp_core.database import connect, create_tables, session, unit_of_work
 from pstamp_core.datastore import TABLES, DataStore, filesets
 from pstamp_core.datastore.index import read_fileset_index, read_product_index, read_root_index
+from pstamp_core.datastore.registry import NotRegistered
 from pstamp_core.datastore.tables import dsFile, dsFileset, dsFileType, dsProduct
 from pstamp_core.faults import Bug, Fault, LeaseLost, PstampError, RetryableError, UserError
 from pstamp_core.files import StoredFile, measure
@@ -363,15 +364,20 @@ def test_several_processes_publish_at_once(store: DataStore, files: list[StoredF
 def test_an_unregistered_product_is_named_with_those_that_are(store: DataStore, files: list[StoredFile]) -> None:
     expected = f"data store {store.root}: product other is not registered (registered: results); add it first"
     calls: list[Change] = [
-        lambda: store.publish("other", "vega", "PSRESULTS", files, ["91"]),
         lambda: store.withdraw("other", "vega"),
         lambda: store.filesets("other"),
         lambda: store.files("other", "vega"),
+        lambda: store.product_index("other"),
+        lambda: store.fileset_index("other", "vega"),
+        lambda: store.register("other", "vega", "PSRESULTS", files, (), "copy"),
+        lambda: store.remove_product("other"),
     ]
     for call in calls:
-        with pytest.raises(RetryableError, match=re.escape(expected)) as refused:
+        with pytest.raises(NotRegistered, match=f"^{re.escape(expected)}$"):
             call()
-        assert refused.value.fault == Fault.PS_EXIT_CONFIG_ERROR
+    with pytest.raises(RetryableError, match=f"^{re.escape(expected)}$") as refused:
+        store.publish("other", "vega", "PSRESULTS", files, ["91"])
+    assert refused.value.fault == Fault.PS_EXIT_CONFIG_ERROR
     assert not (store.root / "other").exists()
 
 
@@ -570,13 +576,16 @@ def test_a_type_that_no_index_can_hold_is_a_bug(store: DataStore, files: list[St
         store.publish("results", "vega", "PSRESULTS", [wrong], ["91"])
 
 
-@pytest.mark.parametrize("values", [[], [""], ["x" * 65], list("123456789")])
+@pytest.mark.parametrize("values", [["91", ""], ["x" * 65], list("123456789")])
 def test_values_that_do_not_fit_the_registry_are_a_bug(store: DataStore, values: list[str]) -> None:
     with pytest.raises(Bug) as refused:
         store.publish("results", "vega", "PSRESULTS", [], values)
-    assert str(refused.value) == (
-        f"fileset results/vega: values {values}, expected 1 to 8 of 1 to 64 characters, the request's number first"
-    )
+    assert str(refused.value) == f"fileset results/vega: values {values}, expected at most 8 of 1 to 64 characters"
+
+
+def test_what_is_published_belongs_to_a_request(store: DataStore) -> None:
+    with pytest.raises(Bug, match=r"^fileset results/vega: values \[\], expected the request's number first$"):
+        store.publish("results", "vega", "PSRESULTS", [], [])
 
 
 def test_no_file_takes_part_in_a_transaction(store: DataStore, files: list[StoredFile]) -> None:

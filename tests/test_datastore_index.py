@@ -1,5 +1,6 @@
 """The three indexes against the examples of the protocol's description, and back again."""
 
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
@@ -10,13 +11,13 @@ from pstamp_core.datastore.index import (
     FileEntry,
     FilesetEntry,
     ProductEntry,
-    fileset_index,
-    product_index,
     read_fileset_index,
     read_product_index,
     read_root_index,
     root_index,
 )
+from pstamp_core.datastore.index import fileset_index as fileset_lines
+from pstamp_core.datastore.index import product_index as product_lines
 
 ROOT = """\
 # productID  |Most recent |Time registered     |type     |Description                     |
@@ -70,6 +71,21 @@ FILES = [
 MD5 = "0" * 32
 
 
+def product_index(filesets: list[FilesetEntry], labels: Sequence[str | None] = ()) -> str:
+    values = [[value or "null" for value in (*entry.values, *[None] * 8)[:8]] for entry in filesets]
+    texts = [(entry.name, entry.type, *own) for entry, own in zip(filesets, values, strict=True)]
+    longest = [max(map(len, column)) for column in zip(*texts, strict=True)]
+    lines = list(product_lines(filesets, labels, longest[: 2 + len(labels)]))
+    assert all(line.endswith("|\n") and line.count("\n") == 1 for line in lines)
+    return "".join(lines)
+
+
+def fileset_index(files: list[FileEntry], labels: Mapping[str, Sequence[str | None]] | None = None) -> str:
+    lines = list(fileset_lines(files, labels))
+    assert all(line.endswith("|\n") and line.count("\n") == 1 for line in lines)
+    return "".join(lines)
+
+
 def test_the_root_index_is_the_example_whatever_the_order_of_its_rows() -> None:
     assert root_index(PRODUCTS[::-1]) == ROOT
     assert read_root_index(ROOT) == PRODUCTS
@@ -99,17 +115,26 @@ def test_own_columns_end_at_the_first_label_that_is_missing() -> None:
     ]
 
 
-def test_values_of_a_file_end_at_the_first_that_is_missing_and_at_four() -> None:
+def test_all_values_of_a_file_are_shown_with_the_gaps_between_them() -> None:
     files = [
         FileEntry("a", 1, MD5, "tgz", ("XY33",)),
         FileEntry("b", 2, "", "tgz", ("1", None, "3")),
         FileEntry("c", 3, MD5, "tgz", tuple("12345678")),
     ]
-    assert fileset_index(files, {"tgz": ("component", "b", "c", "d", "e")}).splitlines() == [
-        FILESET.splitlines()[2] + "b       |c       |d       |",
+    text = fileset_index(files, {"tgz": ("component", "b", None, "d")})
+    assert text.splitlines() == [
+        FILESET.splitlines()[2] + "b       |",
         f"a                 |1       |{MD5}|tgz         |XY33    |",
-        f"b                 |2       |{' ' * 32}|tgz         |1       |",
-        f"c                 |3       |{MD5}|tgz         |1       |2       |3       |4       |",
+        f"b                 |2       |{' ' * 32}|tgz         |1       |null    |3       |",
+        f"c                 |3       |{MD5}|tgz         |" + "".join(f"{digit}       |" for digit in "12345678"),
+    ]
+    assert read_fileset_index(text) == files
+
+
+def test_columns_are_as_wide_as_their_longest_text_or_their_label() -> None:
+    assert list(product_lines(FILESETS[:1], ("req_id", "b", None), [12, 9, 0, 7])) == [
+        "# filesetID |time registered     |type     |req_id|b      |\n",
+        "vega_0040   |2026-03-04T04:10:00Z|PSRESULTS|91    |null   |\n",
     ]
 
 
@@ -215,6 +240,9 @@ VALUES = st.text("azAZ09 .-", min_size=1, max_size=20).map(str.strip).filter(lam
 TIMES = st.datetimes(min_value=datetime(1, 1, 2), max_value=datetime(9999, 12, 30), timezones=st.just(UTC)).map(
     lambda moment: moment.replace(microsecond=0)
 )
+FILE_VALUES = st.lists(st.none() | VALUES, max_size=8).map(
+    lambda values: tuple(values) if values and values[-1] else ()
+)
 MD5S = st.one_of(st.just(""), st.text("0123456789abcdef", min_size=32, max_size=32))
 
 
@@ -242,7 +270,7 @@ def test_what_is_written_in_a_product_index_is_read_again(case: tuple[list[str],
 
 @settings(deadline=None)
 @given(
-    st.lists(st.builds(FileEntry, NAMES, st.integers(0, 10**17), MD5S, NAMES, st.lists(VALUES, max_size=4).map(tuple))),
+    st.lists(st.builds(FileEntry, NAMES, st.integers(0, 10**17), MD5S, NAMES, FILE_VALUES)),
     st.dictionaries(NAMES, st.lists(VALUES, max_size=4)),
 )
 def test_what_is_written_in_a_fileset_index_is_read_again(files: list[FileEntry], labels: dict[str, list[str]]) -> None:

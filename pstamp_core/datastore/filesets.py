@@ -1,9 +1,9 @@
 """Filesets: put in place as a whole or not at all, registered, and listed in index.txt.
 
-On disk a fileset is ``<root>/<product>/<fileset>/``; the registry is in the database, and the three levels of
-index.txt are written from it. Whoever dies on the way leaves at most files under private names, a directory that
-nobody lists, an index that lacks the newest fileset, or, between the two renames that replace a fileset, none in its
-place: doing the same again mends each.
+On disk a fileset is ``<root>/<product>/<fileset>/``; the registry is in the database. The three levels of index.txt are
+made from it at each request of the web service, and written here for those who read the folder. Whoever dies on the way
+leaves at most files under private names, a directory that nobody lists, an index that lacks the newest fileset, or,
+between the two renames that replace a fileset, none in its place: doing the same again mends each.
 """
 
 from __future__ import annotations
@@ -19,44 +19,38 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from secrets import token_hex
-from typing import Any
+from typing import Any, Literal
 
-from peewee import Database, Model
-
-from pstamp_core.database import session, unit_of_work
-from pstamp_core.datastore.index import FileEntry, FilesetEntry, ProductEntry, fileset_index, product_index, root_index
-from pstamp_core.datastore.tables import FILE_TYPES, TABLES, dsFile, dsFileset, dsFileType, dsProduct
+from pstamp_core.database import unit_of_work
+from pstamp_core.datastore.index import FileEntry, fileset_index
+from pstamp_core.datastore.registry import INDEX, NAME, NotRegistered, Registry, type_labels
+from pstamp_core.datastore.tables import COLUMNS, FILE_TYPES, TABLES, dsFile, dsFileset, dsFileType, dsProduct
 from pstamp_core.faults import Bug, Fault, RetryableError, UserError
 from pstamp_core.files import StoredFile, inside, link_or_copy, measure, private_name, write_text
 
-INDEX = "index.txt"
-_NAME = re.compile(r"[-A-Za-z0-9+_:][-A-Za-z0-9+_.:]*")
+Place = Literal["link", "copy"]
+
 _LONGEST = 64
 _LONGEST_TEXT = 255
-_COLUMNS = 8
-_UNTYPED = "notset"  # one of the types that the clients know
-_ROWS_AT_ONCE = 150  # SQLite of old takes 999 values in a statement
+_ROWS_AT_ONCE = 70  # SQLite of old takes 999 values in a statement
 
 
-class DataStore:
+class DataStore(Registry):
     """The filesets below `root`, with their registry in `database`.
 
     Publishing and withdrawing take turns, on one machine and on all that share `root` with working file locks; files
     are copied and measured outside the turn.
-
-    Parameters
-    ----------
-    root : Path
-        The folder that the web server shows.
-    database : peewee.Database
-        Where the tables of `pstamp_core.datastore.tables` are. No method may be called within a transaction.
     """
 
-    def __init__(self, root: Path, database: Database) -> None:
-        self.root = root
-        self.database = database
-
-    def add_product(self, name: str, type: str, description: str, labels: Sequence[str] = ()) -> None:  # noqa: A002
+    def add_product(
+        self,
+        name: str,
+        type: str,  # noqa: A002
+        description: str,
+        labels: Sequence[str | None] = (),
+        *,
+        new: bool = False,
+    ) -> None:
         """Register a product; one that exists takes the new type, description and labels.
 
         The root, and the file types that come with the schema, are made on the way where they are missing.
@@ -69,13 +63,16 @@ class DataStore:
             A product type, such as ``psresults``.
         description : str
             Free text of up to 255 characters for the root index.
-        labels : sequence of str, optional
+        labels : sequence of str or None, optional
             Labels of up to eight columns of its own; their values come with each fileset.
+        new : bool
+            Refuse a product that exists, and a folder that is not empty.
 
         Raises
         ------
         UserError
-            Fault 21: a name, type, description or label that the registry or the index can't hold.
+            Fault 20: it is not `new`. Fault 21: a name, type, description or label that the registry or the index can't
+            hold; a folder with files.
         RetryableError
             Fault 2: the disk or the database failed.
         """
@@ -83,26 +80,70 @@ class DataStore:
         _check_name("product type", type)
         if len(description) > _LONGEST_TEXT:
             raise UserError(f"product {name}: description of {len(description)} characters, expected at most 255")
-        if len(labels) > _COLUMNS or not all(0 < len(label) <= _LONGEST for label in labels):
+        if not _fit(labels):
             raise UserError(f"product {name}: labels {list(labels)}, expected at most 8 of 1 to 64 characters")
-        columns = {"type": type, "description": description, **_numbered(labels)}
+        own = {"type": type, "description": description, **_numbered("prod_col", labels)}
         types = [{"type": name, "type_col_0": label} for name, label in FILE_TYPES.items()]
 
         def register() -> None:
             dsFileType.insert_many(types).on_conflict_ignore().execute()
-            if not dsProduct.update(**columns).where(dsProduct.prod_name == name).execute():
-                dsProduct.create(prod_name=name, last_update=datetime.now(UTC), **columns)
+            if not dsProduct.update(**own).where(dsProduct.prod_name == name).execute():
+                dsProduct.create(prod_name=name, last_update=datetime.now(UTC), **own)
+            elif new:
+                raise UserError(f"product {name} is registered already", Fault.PSTAMP_DUP_REQUEST)
 
-        with self._working(f"product {name}"):
+        with self.working(f"product {name}"):
+            if new and folder.is_dir() and any(folder.iterdir()) and not self.has_product(name):
+                raise UserError(f"product {name}: {folder} is not empty; move what is in it to another place")
             folder.mkdir(parents=True, exist_ok=True)
             with self._turn():
                 unit_of_work(self.database, TABLES, register)
                 self._write_indexes([name])
 
-    def has_product(self, name: str) -> bool:
-        """Tell whether a product is registered."""
-        with self._working(f"product {name}"):
-            return bool(dsProduct.select().where(dsProduct.prod_name == name).exists())
+    def remove_product(self, name: str, *, keep_files: bool = False) -> int:
+        """Take a product with all its filesets out of the registry, in one transaction, and then off the disk.
+
+        What was not published or registered here stays where it is.
+
+        Parameters
+        ----------
+        name : str
+            The product.
+        keep_files : bool
+            Remove only the indexes from the disk; the files are served no more.
+
+        Returns
+        -------
+        int
+            How many filesets it had.
+
+        Raises
+        ------
+        NotRegistered
+            There is no such product.
+        RetryableError
+            Fault 2: the disk or the database failed.
+        """
+        folder = self._folder(name)
+
+        def unregister() -> list[str]:
+            prod_id = self._lock_product(name)
+            mine = dsFileset.select(dsFileset.fileset_id).where(dsFileset.product == prod_id)
+            names = [row.fileset_name for row in dsFileset.select().where(dsFileset.product == prod_id)]
+            dsFile.delete().where(dsFile.fileset.in_(mine)).execute()
+            dsFileset.delete().where(dsFileset.product == prod_id).execute()
+            dsProduct.delete().where(dsProduct.prod_id == prod_id).execute()
+            return names
+
+        with self.working(f"product {name}"), self._turn():
+            names = unit_of_work(self.database, TABLES, unregister)
+            self._write_indexes([])
+            for fileset in names:
+                _unpublish(folder / fileset, keep_files)
+            (folder / INDEX).unlink(missing_ok=True)
+            with suppress(OSError):  # what is left is not ours
+                folder.rmdir()
+        return len(names)
 
     def publish(
         self,
@@ -145,36 +186,119 @@ class DataStore:
         Bug
             A file name, type or value that the registry or the index can't hold.
         """
-        target = self._folder(product) / _check_name("fileset", fileset)
-        _check_plan(f"fileset {product}/{fileset}", fileset_type, files, values)
+        target = self.folder(product, fileset)
+        _check_plan(f"fileset {product}/{fileset}", fileset_type, files, values, Bug)
+        owner = values[0] if values else None
+        if not owner:
+            raise Bug(f"fileset {product}/{fileset}: values {list(values)}, expected the request's number first")
         staging = private_name(target, token_hex(8))
-        with self._working(f"fileset {product}/{fileset}"):
+        with self.working(f"fileset {product}/{fileset}"):
+            try:
+                self._product(product)
+            except NotRegistered as error:
+                raise RetryableError(str(error), Fault.PS_EXIT_CONFIG_ERROR) from None
             with self._turn():  # whoever stages the same fileset now loses it, so that the last to come wins
-                if not self._owned(product, fileset, values[0]) and os.path.lexists(target):
+                if not self._owned(product, fileset, owner) and os.path.lexists(target):
                     self._clear_unlisted(target)
                 _sweep(target)
             try:
-                self._stage(staging, files)
+                self._stage(staging, files, link_or_copy)
                 with self._turn():
                     before_rename()
                     with _placed(staging, target):
-                        self._register(product, fileset, fileset_type, files, values)
+                        self._register(product, fileset, fileset_type, files, values, owner)
                     self._write_indexes([product])
             finally:
                 shutil.rmtree(staging, ignore_errors=True)
         return target
 
-    def withdraw(self, product: str, fileset: str, *, missing_ok: bool = True) -> None:
-        """Take a fileset out of the registry and the indexes, then off the disk.
+    def register(
+        self,
+        product: str,
+        fileset: str,
+        fileset_type: str,
+        files: Sequence[StoredFile],
+        values: Sequence[str | None] = (),
+        place: Place | None = None,
+    ) -> Path:
+        """Register a new fileset, of whatever type and origin; all or nothing.
+
+        Parameters
+        ----------
+        product, fileset, fileset_type : str
+            As in `publish`.
+        files : sequence of StoredFile
+            In the order of the index, as they were measured; may be empty.
+        values : sequence of str or None, optional
+            Values of the product's columns.
+        place : {'link', 'copy'}, optional
+            How the files get into the fileset's folder: by a symbolic link, or by a copy. Without it they are there
+            already.
+
+        Returns
+        -------
+        Path
+            The fileset's folder.
 
         Raises
         ------
+        NotRegistered
+            There is no such product.
         UserError
-            Fault 21: there is no such fileset, and `missing_ok` is false.
+            Fault 20: the fileset is registered already. Fault 21: a name, type or value that the registry or the index
+            can't hold; a file that is not where it should be; files in the folder that would be lost.
+        RetryableError
+            Fault 2: the disk or the database failed. Fault 5: a file is gone, or is not what it was when it was
+            measured.
+        """
+        target = self.folder(product, fileset)
+        what = f"fileset {product}/{fileset}"
+        _check_plan(what, fileset_type, files, values, UserError)
+        staging = private_name(target, token_hex(8))
+        with self.working(what):
+            self._owned(product, fileset, None)
+            if place is None:
+                for file in files:
+                    if file.path.parent.resolve() != target.resolve() or file.path.name != file.name:
+                        raise UserError(f"file {file.path} is not in {target}: have it linked or copied there")
+                existed = target.is_dir()
+                target.mkdir(exist_ok=True)
+                with self._turn():
+                    try:
+                        write_text(target / INDEX, _file_index(files))
+                        self._register(product, fileset, fileset_type, files, values, None)
+                    except BaseException:
+                        (target / INDEX).unlink(missing_ok=True)
+                        if not existed:
+                            target.rmdir()
+                        raise
+                    self._write_indexes([product])
+                return target
+            try:
+                self._stage(staging, files, Path.symlink_to if place == "link" else shutil.copy2)
+                with self._turn():
+                    self._owned(product, fileset, None)
+                    self._check_free(target, files, place)
+                    with _placed(staging, target):
+                        self._register(product, fileset, fileset_type, files, values, None)
+                    self._write_indexes([product])
+            finally:
+                shutil.rmtree(staging, ignore_errors=True)
+        return target
+
+    def withdraw(self, product: str, fileset: str, *, missing_ok: bool = True, keep_files: bool = False) -> None:
+        """Take a fileset out of the registry and the indexes, then off the disk.
+
+        With `keep_files` only its index goes from the disk; the files stay, and are served no more.
+
+        Raises
+        ------
+        NotRegistered
+            There is no such fileset, and `missing_ok` is false; there is no such product.
         RetryableError
             Fault 2: the disk or the database failed; the same call again finishes the work.
         """
-        target = self._folder(product) / _check_name("fileset", fileset)
+        target = self.folder(product, fileset)
 
         def unregister() -> bool:
             prod_id = self._lock_product(product)
@@ -189,18 +313,28 @@ class DataStore:
             dsProduct.update(last_fs=last_fs).where(dsProduct.prod_id == prod_id).execute()
             return True
 
-        with self._working(f"fileset {product}/{fileset}"), self._turn():
+        with self.working(f"fileset {product}/{fileset}"), self._turn():
             known = unit_of_work(self.database, TABLES, unregister)
             if not (known or missing_ok or _is_fileset(target)):
-                raise UserError(f"data store {self.root}: there is no fileset {product}/{fileset}")
+                raise NotRegistered(f"data store {self.root}: there is no fileset {product}/{fileset}")
             self._write_indexes([product])  # first: an index names nothing that is gone
             if known or _is_fileset(target):
-                _remove(target)
+                _unpublish(target, keep_files)
             _sweep(target)
+
+    def folder(self, product: str, fileset: str) -> Path:
+        """Return where a fileset is, or would be.
+
+        Raises
+        ------
+        UserError
+            Fault 21: not a name.
+        """
+        return self._folder(product) / _check_name("fileset", fileset)
 
     def rewrite_indexes(self) -> None:
         """Write those index.txt anew that are not what the registry says, as after a change made to it by hand."""
-        with self._working("indexes"), self._turn():
+        with self.working("indexes"), self._turn():
             for path, text in self._all_indexes():
                 if _read(path) != text():
                     self._write(path, text())
@@ -211,7 +345,7 @@ class DataStore:
         Publishing goes on meanwhile: only what looks wrong is looked at again in a turn.
         """
         found = []
-        with self._working("indexes"):
+        with self.working("indexes"):
             for path, text in self._all_indexes():
                 with suppress(UserError):  # withdrawn meanwhile
                     if _read(path) != text():
@@ -228,57 +362,11 @@ class DataStore:
             there = (path.parent for path in self.root.glob(f"*/[!.]*/{INDEX}"))
             return sorted(path for path in there if path not in listed)
 
-        with self._working("filesets"):
+        with self.working("filesets"):
             if not look():
                 return []
             with self._turn():
                 return look()
-
-    def filesets(self, product: str) -> list[FilesetEntry]:
-        """Return the filesets of `product` in the order of registration, without the hidden ones.
-
-        Raises
-        ------
-        RetryableError
-            Fault 3: the product is not registered.
-        """
-        with self._working(f"product {product}"):
-            mine = dsFileset.select().where(dsFileset.product == self._product(product), ~dsFileset.hide)
-            return [
-                FilesetEntry(row.fileset_name, row.reg_time, row.type or _UNTYPED, _values(row, "prod_col"))
-                for row in mine.order_by(dsFileset.fileset_id)
-            ]
-
-    def files(self, product: str, fileset: str) -> list[FileEntry]:
-        """Return the files of a fileset, hidden or not, in the order of its list.
-
-        Raises
-        ------
-        UserError
-            Fault 21: there is no such fileset.
-        RetryableError
-            Fault 3: the product is not registered.
-        """
-        with self._working(f"fileset {product}/{fileset}"):
-            row = self._fileset(product, fileset)
-            if row is None:
-                raise UserError(f"data store {self.root}: there is no fileset {product}/{fileset}")
-            return [
-                FileEntry(file.file_name, file.bytes, file.md5sum, file.type or _UNTYPED, _values(file, "type_col"))
-                for file in dsFile.select().where(dsFile.fileset == row).order_by(dsFile.file_id)
-            ]
-
-    @contextmanager
-    def _working(self, what: str) -> Iterator[None]:
-        if self.database.in_transaction():
-            raise Bug(f"data store {self.root}: {what}: called within a transaction, which a file can't be part of")
-        try:
-            with session(self.database, TABLES):
-                yield
-        except OSError as error:
-            place = error.filename2 or error.filename  # the target of a copy
-            where = f" ({place})" if place else ""
-            raise RetryableError(f"data store {self.root}: {what}: {error.strerror or error}{where}") from error
 
     @contextmanager
     def _turn(self) -> Iterator[None]:
@@ -290,16 +378,6 @@ class DataStore:
     def _folder(self, product: str) -> Path:
         return inside(self.root, _check_name("product", product))
 
-    def _product(self, name: str) -> dsProduct:
-        row = dsProduct.get_or_none(dsProduct.prod_name == name)
-        if row is None:
-            known = ", ".join(sorted(row.prod_name for row in dsProduct.select())) or "none"
-            raise RetryableError(
-                f"data store {self.root}: product {name} is not registered (registered: {known}); add it first",
-                Fault.PS_EXIT_CONFIG_ERROR,
-            )
-        return row
-
     def _lock_product(self, name: str) -> int:
         # An update that changes nothing locks the row, so that filesets are numbered in the order of their commits:
         # a poller that has seen a number never misses a smaller one.
@@ -307,18 +385,37 @@ class DataStore:
         dsProduct.update(prod_name=name).where(dsProduct.prod_id == prod_id).execute()
         return prod_id
 
-    def _fileset(self, product: str, fileset: str) -> dsFileset | None:
-        return dsFileset.get_or_none(dsFileset.product == self._product(product), dsFileset.fileset_name == fileset)
-
-    def _owned(self, product: str, fileset: str, req_id: str) -> bool:
-        row = self._fileset(product, fileset)
-        if row is not None and row.prod_col_0 != req_id:
+    def _owned(self, product: str, fileset: str, req_id: str | None) -> bool:
+        """Tell whether the fileset is there; raise when it is, and is not that of request `req_id`."""
+        parent = self._product(product)
+        try:
+            row = self._fileset(parent, fileset)
+        except NotRegistered:
+            return False
+        if req_id is None:
+            raise UserError(f"fileset {product}/{fileset} is registered already", Fault.PSTAMP_DUP_REQUEST)
+        if row.prod_col_0 != req_id:
             raise UserError(
                 f"fileset {product}/{fileset} belongs to request {row.prod_col_0}, so that request {req_id} can't have "
                 "it: send the request again under another name",
                 Fault.PSTAMP_DUP_REQUEST,
             )
-        return row is not None
+        return True
+
+    def _check_free(self, target: Path, files: Sequence[StoredFile], place: Place) -> None:
+        """Make sure that nothing is lost when new files replace the folder of a fileset that is not registered."""
+        if os.path.lexists(target) and (target.is_symlink() or not target.is_dir()):
+            raise UserError(f"{target} is in the way and is no folder: move it to another place")
+        there = {path.name for path in target.iterdir()} if target.exists() else set()
+        others = sorted(there - {INDEX, *(file.name for file in files)})
+        if others:
+            raise UserError(
+                f"{target} has files that are not to be registered ({', '.join(others[:3])}): move them to another "
+                "place, or list them, too"
+            )
+        for file in files:
+            if place == "link" and target.resolve() in file.path.resolve().parents:
+                raise UserError(f"file {file.path} is in {target} already, where a link to it would replace it")
 
     def _clear_unlisted(self, target: Path) -> None:
         if not _is_fileset(target):
@@ -327,13 +424,13 @@ class DataStore:
             )
         _remove(target)
 
-    def _stage(self, staging: Path, files: Sequence[StoredFile]) -> None:
+    def _stage(self, staging: Path, files: Sequence[StoredFile], place: Callable[[Path, Path], object]) -> None:
         staging.mkdir()
         for file in files:
-            source, placed = file.path.resolve(), staging / file.name
+            source, placed = file.path, staging / file.name
             found = None
             if source.is_file():
-                link_or_copy(source, placed)
+                place(source, placed)
                 found = measure(placed, file.type)
             if found is None or (found.bytes, found.md5) != (file.bytes, file.md5):
                 now = f"has {found.bytes} bytes, md5 {found.md5}" if found else "is no file"
@@ -343,29 +440,37 @@ class DataStore:
                 )
             if not placed.samefile(source):  # a linked file was brought to disk by who wrote it (`files.publish`)
                 _sync(placed)
-        entries = [FileEntry(file.name, file.bytes, file.md5, file.type) for file in files]
-        write_text(staging / INDEX, fileset_index(entries, _labels()))
+        write_text(staging / INDEX, _file_index(files))
         _sync(staging)
 
     def _register(
-        self, product: str, fileset: str, fileset_type: str, files: Sequence[StoredFile], values: Sequence[str]
+        self,
+        product: str,
+        fileset: str,
+        fileset_type: str,
+        files: Sequence[StoredFile],
+        values: Sequence[str | None],
+        owner: str | None,
     ) -> None:
         now = datetime.now(UTC)
-        columns = {"type": fileset_type, **_numbered(values)}
+        own = {"type": fileset_type, **_numbered("prod_col", values)}
 
         def register() -> None:
             prod_id = self._lock_product(product)
-            if self._owned(product, fileset, values[0]):
+            if self._owned(product, fileset, owner):
                 row = dsFileset.get(dsFileset.product == prod_id, dsFileset.fileset_name == fileset)
-                dsFileset.update(**columns).where(dsFileset.fileset_id == row.fileset_id).execute()
+                dsFileset.update(**own).where(dsFileset.fileset_id == row.fileset_id).execute()
                 dsFile.delete().where(dsFile.fileset == row).execute()
             else:
-                row = dsFileset.create(product=prod_id, fileset_name=fileset, reg_time=now, **columns)
+                row = dsFileset.create(product=prod_id, fileset_name=fileset, reg_time=now, **own)
                 dsProduct.update(last_update=now, last_fs=fileset).where(dsProduct.prod_id == prod_id).execute()
-            rows = [(row.fileset_id, file.name, file.bytes, file.md5, file.type) for file in files]
-            into = [dsFile.fileset, dsFile.file_name, dsFile.bytes, dsFile.md5sum, dsFile.type]
+            rows = [
+                {"fileset": row.fileset_id, "file_name": file.name, "bytes": file.bytes, "md5sum": file.md5,
+                 "type": file.type, **_numbered("type_col", file.values)}
+                for file in files
+            ]  # fmt: skip
             for start in range(0, len(rows), _ROWS_AT_ONCE):
-                dsFile.insert_many(rows[start : start + _ROWS_AT_ONCE], fields=into).execute()
+                dsFile.insert_many(rows[start : start + _ROWS_AT_ONCE]).execute()
 
         unit_of_work(self.database, TABLES, register)
 
@@ -376,8 +481,8 @@ class DataStore:
     def _indexes(self, products: Iterable[str]) -> Iterator[tuple[Path, Callable[[], str]]]:
         """Yield the indexes of `products`, and last that of the root, with what gives their text by the registry."""
         for name in products:
-            yield self._folder(name) / INDEX, partial(self._product_text, name)
-        yield self.root / INDEX, self._root_text
+            yield self._folder(name) / INDEX, partial(_joined, self.product_index, name)
+        yield self.root / INDEX, self.root_index
 
     def _all_indexes(self) -> Iterator[tuple[Path, Callable[[], str]]]:
         """Yield the indexes of all filesets that are there, and then those above them."""
@@ -386,21 +491,8 @@ class DataStore:
             for row in dsFileset.select().join(dsProduct).where(dsProduct.prod_name == product):
                 folder = self._folder(product) / row.fileset_name
                 if folder.is_dir():
-                    yield folder / INDEX, partial(self._fileset_text, product, row.fileset_name)
+                    yield folder / INDEX, partial(_joined, self.fileset_index, product, row.fileset_name)
         yield from self._indexes(names)
-
-    def _fileset_text(self, product: str, fileset: str) -> str:
-        return fileset_index(self.files(product, fileset), _labels())
-
-    def _product_text(self, product: str) -> str:
-        return product_index(self.filesets(product), _values(self._product(product), "prod_col"))
-
-    def _root_text(self) -> str:
-        entries = [
-            ProductEntry(row.prod_name, row.last_fs, row.last_update, row.type, row.description)
-            for row in dsProduct.select()
-        ]
-        return root_index(entries)
 
     def _write(self, path: Path, text: str) -> None:
         _sweep(path)
@@ -408,7 +500,7 @@ class DataStore:
 
 
 def _check_name(what: str, name: str) -> str:
-    if not _NAME.fullmatch(name) or len(name) > _LONGEST or name == INDEX:
+    if not NAME.fullmatch(name) or len(name) > _LONGEST or name == INDEX:
         raise UserError(
             f"{what} {name[:80]!r}: expected a name of 1 to 64 letters, digits and -+_.: that starts with no dot and "
             f"is not {INDEX}"
@@ -416,32 +508,41 @@ def _check_name(what: str, name: str) -> str:
     return name
 
 
-def _check_plan(what: str, fileset_type: str, files: Sequence[StoredFile], values: Sequence[str]) -> None:
+def _check_plan(
+    what: str,
+    fileset_type: str,
+    files: Sequence[StoredFile],
+    values: Sequence[str | None],
+    error: type[Bug | UserError],
+) -> None:
     names = [file.name for file in files]
-    wrong = [name for name in names if not _NAME.fullmatch(name) or len(name) > _LONGEST_TEXT or name == INDEX]
+    wrong = [name for name in names if not NAME.fullmatch(name) or len(name) > _LONGEST_TEXT or name == INDEX]
     wrong += [name for name, times in Counter(names).items() if times > 1]
     if wrong:
-        raise Bug(f"{what}: file name {wrong[0][:300]!r} is no plain name or occurs twice")
+        raise error(f"{what}: file name {wrong[0][:300]!r} is no plain name or occurs twice")
     for kind in [fileset_type, *(file.type for file in files)]:
-        if not _NAME.fullmatch(kind) or len(kind) > _LONGEST:
-            raise Bug(f"{what}: type {kind[:80]!r}, expected 1 to 64 letters, digits and -+_.:")
-    if not 0 < len(values) <= _COLUMNS or not all(0 < len(value) <= _LONGEST for value in values):
-        raise Bug(f"{what}: values {list(values)}, expected 1 to 8 of 1 to 64 characters, the request's number first")
+        if not NAME.fullmatch(kind) or len(kind) > _LONGEST:
+            raise error(f"{what}: type {kind[:80]!r}, expected 1 to 64 letters, digits and -+_.:")
+    for some in [values, *(file.values for file in files)]:
+        if not _fit(some):
+            raise error(f"{what}: values {list(some)}, expected at most 8 of 1 to 64 characters")
 
 
-def _numbered(values: Sequence[str]) -> dict[str, Any]:
-    return {f"prod_col_{i}": values[i] if i < len(values) else None for i in range(_COLUMNS)}
+def _fit(texts: Sequence[str | None]) -> bool:
+    return len(texts) <= COLUMNS and all(text is None or 0 < len(text) <= _LONGEST for text in texts)
 
 
-def _values(row: Model, prefix: str) -> tuple[str | None, ...]:
-    values = [getattr(row, f"{prefix}_{i}") for i in range(_COLUMNS)]
-    while values and values[-1] is None:
-        values.pop()
-    return tuple(values)
+def _numbered(prefix: str, values: Sequence[str | None]) -> dict[str, Any]:
+    return {f"{prefix}_{i}": values[i] if i < len(values) else None for i in range(COLUMNS)}
 
 
-def _labels() -> dict[str, list[str | None]]:
-    return {row.type: [row.type_col_0, row.type_col_1, row.type_col_2, row.type_col_3] for row in dsFileType.select()}
+def _file_index(files: Iterable[StoredFile]) -> str:
+    entries = (FileEntry(file.name, file.bytes, file.md5, file.type, file.values) for file in files)
+    return "".join(fileset_index(entries, type_labels()))
+
+
+def _joined(index: Callable[..., Iterator[str]], *names: str) -> str:
+    return "".join(index(*names))
 
 
 def _read(path: Path) -> str | None:
@@ -470,6 +571,13 @@ def _placed(staging: Path, target: Path) -> Iterator[None]:
             old.rename(target)
         raise
     _delete(old)
+
+
+def _unpublish(target: Path, keep_files: bool) -> None:
+    if keep_files:
+        (target / INDEX).unlink(missing_ok=True)
+    else:
+        _remove(target)
 
 
 def _remove(target: Path) -> None:

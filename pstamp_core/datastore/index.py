@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TypeVar
 
+from pstamp_core.faults import UserError
+
 T = TypeVar("T")
 
 # The clients' pattern says A-z, which lets [ \ ] ^ and ` through; a name that leads elsewhere is no name.
@@ -25,8 +27,10 @@ _BREAKS_A_ROW = re.compile(r"[|#\x00-\x1f\x7f]")
 
 _ROOT = {"# productID": 13, "Most recent": 12, "Time registered": 20, "type": 9, "Description": 32}
 _FILESET = {"# fileID": 18, "bytes": 8, "md5sum": 32, "type": 12}
-_TYPE_COLUMNS = 4
+_TYPE_COLUMNS = 8
 _TYPE_WIDTH = 8
+_NULL = "null"
+_TIME_WIDTH = 20
 
 
 @dataclass(frozen=True)
@@ -52,13 +56,24 @@ class FilesetEntry:
 
 @dataclass(frozen=True)
 class FileEntry:
-    """A row of a fileset's index: `values` belong to the columns of the file type."""
+    """A row of a fileset's index: `values` belong to the columns of the file type, None where the file has none."""
 
     name: str
     bytes: int
     md5: str
     type: str
     values: tuple[str | None, ...] = ()
+
+
+@dataclass(frozen=True)
+class ListedFile:
+    """A file to be registered: where it is, what it is said to have, and its values as in `FileEntry`."""
+
+    path: str
+    bytes: int | None
+    md5: str | None
+    type: str
+    values: tuple[str | None, ...]
 
 
 def root_index(products: Sequence[ProductEntry]) -> str:
@@ -70,42 +85,58 @@ def root_index(products: Sequence[ProductEntry]) -> str:
     return "".join(lines)
 
 
-def product_index(filesets: Sequence[FilesetEntry], labels: Sequence[str | None] = ()) -> str:
-    """Return the index of a product: `filesets` in the order given, with its own columns up to the first without label.
-
-    The columns are as wide as their longest value.
-    """
-    shown = list(_defined(labels))
-    table = [["# filesetID", "time registered", "type", *_clean(shown)]]
-    for entry in filesets:
-        values = [*entry.values, *[None] * len(shown)][: len(shown)]
-        row = [entry.name, _time_text(entry.registered), entry.type]
-        table.append(_clean([*row, *("null" if value is None else value for value in values)]))
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    return "".join(_line(row, widths) for row in table)
-
-
-def fileset_index(files: Sequence[FileEntry], labels: Mapping[str, Sequence[str | None]] | None = None) -> str:
-    """Return the index of a fileset: `files` in the order given, with a new header where the columns change.
+def product_index(
+    filesets: Iterable[FilesetEntry], labels: Sequence[str | None] = (), longest: Sequence[int] = ()
+) -> Iterator[str]:
+    """Yield the lines of the index of a product.
 
     Parameters
     ----------
-    files : sequence of FileEntry
-        Their values are shown up to the first that is None, at most four.
+    filesets : iterable of FilesetEntry
+        In the order of registration.
+    labels : sequence of str or None, optional
+        Labels of the product's own columns; they are shown up to the first that is None.
+    longest : sequence of int, optional
+        Characters of the longest name, of the longest type, and of the longest value of each own column. Columns are
+        at least as wide as that, and as their labels.
+    """
+    shown = list(_clean(_defined(labels)))
+    header = ["# filesetID", "time registered", "type", *shown]
+    name, kind, *values = [*longest, *[0] * (2 + len(shown))][: 2 + len(shown)]
+    needed = [name, _TIME_WIDTH if name else 0, kind, *values]
+    widths = [max(len(label), width) for label, width in zip(header, needed, strict=True)]
+    yield _line(header, widths)
+    for entry in filesets:
+        own = [_NULL if value is None else value for value in (*entry.values, *[None] * len(shown))[: len(shown)]]
+        yield _line(_clean([entry.name, _time_text(entry.registered), entry.type, *own]), widths)
+
+
+def fileset_index(
+    files: Iterable[FileEntry], labels: Mapping[str, Sequence[str | None]] | None = None
+) -> Iterator[str]:
+    """Yield the lines of the index of a fileset: `files` in the order given, a new header where the columns change.
+
+    All values that a file has are shown, also those without a label; the original stops at the fourth, and at the first
+    that is missing.
+
+    Parameters
+    ----------
+    files : iterable of FileEntry
+        In the order of registration.
     labels : mapping, optional
         Labels of the columns of each file type that has some.
     """
     widths = [*_FILESET.values(), *[_TYPE_WIDTH] * _TYPE_COLUMNS]
-    lines: list[str] = []
     shown = None
     for entry in files:
         header = _fileset_header((labels or {}).get(entry.type, ()), widths)
         if header != shown:
-            lines.append(header)
+            yield header
             shown = header
-        row = [entry.name, str(entry.bytes), entry.md5, entry.type, *_defined(entry.values)]
-        lines.append(_line(_clean(row), widths))
-    return "".join(lines) or _fileset_header((), widths)
+        values = [_NULL if value is None else value for value in entry.values]
+        yield _line(_clean([entry.name, str(entry.bytes), entry.md5, entry.type, *values]), widths)
+    if shown is None:
+        yield _fileset_header((), widths)
 
 
 def read_root_index(text: str) -> list[ProductEntry]:
@@ -124,8 +155,7 @@ def read_product_index(text: str) -> list[FilesetEntry]:
 
     def parse(fields: list[str]) -> FilesetEntry:
         name, registered, kind, *values = fields
-        texts = tuple(None if value == "null" else value for value in values)
-        return FilesetEntry(_name(name), _time(registered), _name(kind), texts)
+        return FilesetEntry(_name(name), _time(registered), _name(kind), _texts(values))
 
     return _read(text, parse)
 
@@ -135,9 +165,40 @@ def read_fileset_index(text: str) -> list[FileEntry]:
 
     def parse(fields: list[str]) -> FileEntry:
         name, size, md5, kind, *values = fields
-        return FileEntry(_name(name), int(_match(_SIZE, size)), _match(_MD5, md5), _name(kind), tuple(values))
+        return FileEntry(_name(name), int(_match(_SIZE, size)), _match(_MD5, md5), _name(kind), _texts(values))
 
     return _read(text, parse)
+
+
+def read_file_list(text: str) -> list[ListedFile]:
+    """Return what a file list for `dsreg` has: lines ``path|bytes|md5|type|c0|c1|...``.
+
+    The first four are needed; bytes and md5 may be empty. Blank lines and lines that start with # are skipped, so that
+    the index of a fileset will do.
+
+    Raises
+    ------
+    UserError
+        21: a line that breaks the rules; no line at all.
+    """
+    files = []
+    for number, line in enumerate(text.split("\n"), 1):
+        fields = [field.strip(" \t\r") for field in line.split("|")]
+        if fields == [""] or fields[0].startswith("#"):
+            continue
+        path, size, md5, kind, *values = [*fields, *[""] * (4 - len(fields))]
+        if not (path and kind and re.fullmatch(rf"({_SIZE.pattern})?", size) and _MD5.fullmatch(md5)):
+            raise UserError(
+                f"file list, line {number}: {line[:300]!r}; expected name|bytes|md5|type|... with a size in digits and "
+                "an md5 of 32 hexadecimal digits in lower case, or nothing for them"
+            )
+        own = [value or None for value in values]
+        while own and own[-1] is None:
+            own.pop()
+        files.append(ListedFile(path, int(size) if size else None, md5 or None, kind, tuple(own)))
+    if not files:
+        raise UserError("file list: empty; expected a line name|bytes|md5|type|... for each file")
+    return files
 
 
 def _line(fields: Sequence[str], widths: Sequence[int]) -> str:
@@ -174,6 +235,10 @@ def _read(text: str, parse: Callable[[list[str]], T]) -> list[T]:
         with suppress(ValueError):
             entries.append(parse(fields if fields[-1] else fields[:-1]))
     return entries
+
+
+def _texts(values: Iterable[str]) -> tuple[str | None, ...]:
+    return tuple(None if value == _NULL else value for value in values)
 
 
 def _match(pattern: re.Pattern[str], field: str) -> str:

@@ -1,7 +1,8 @@
 """The registry of the data store: which filesets and files each product has (`DataStoreServer/scripts/tabledefs.sql`).
 
 By default the tables lie in the server's own database. Unlike the original's, the schema itself keeps the name of a
-fileset unique within its product. The order of registration is that of `fileset_id`.
+fileset unique within its product, and that of a file within its fileset. The order of registration is that of
+`fileset_id`.
 """
 
 from __future__ import annotations
@@ -9,6 +10,9 @@ from __future__ import annotations
 from peewee import BigAutoField, BigIntegerField, BooleanField, ForeignKeyField, Model
 
 from pstamp_core.database import NameField, Table, UtcDateTimeField
+
+COLUMNS = 8
+"""Numbered columns of a product, a fileset and a file; a file type has labels for four of them."""
 
 
 class _ProductColumns(Table):
@@ -69,6 +73,11 @@ class dsFile(_TypeColumns):
     type_col_5 = NameField(null=True)
     type_col_6 = NameField(null=True)
     type_col_7 = NameField(null=True)
+
+    class Meta:
+        """A name occurs once in a fileset."""
+
+        indexes = ((("fileset", "file_name"), True),)
 
 
 class dsFileType(_TypeColumns):
