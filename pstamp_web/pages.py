@@ -7,7 +7,7 @@ from functools import cache
 from typing import Any
 
 from fastapi import Request
-from fastapi.responses import HTMLResponse
+from fastapi.responses import HTMLResponse, StreamingResponse
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from pstamp_core import __version__
@@ -45,9 +45,19 @@ def page(request: Request, template: str, status: int = 200, **values: Any) -> H
     **values
         What the template shows.
     """
-    known = {
+    return HTMLResponse(_templates().get_template(template).render(**_known(request), **values), status_code=status)
+
+
+def long_page(request: Request, template: str, **values: Any) -> StreamingResponse:
+    """Return a page that is drawn while it is sent, since it may have very many rows; parameters as of `page`."""
+    parts = _templates().get_template(template).stream(**_known(request), **values)
+    parts.enable_buffering(1000)
+    return StreamingResponse(parts, media_type="text/html")
+
+
+def _known(request: Request) -> dict[str, Any]:
+    return {
         "account": getattr(request.state, "account", None),
         "form_token": form_token(request),
         "path": request.url.path,
     }
-    return HTMLResponse(_templates().get_template(template).render(**known, **values), status_code=status)

@@ -42,12 +42,12 @@ def new_app() -> typer.Typer:
 _UsageError: Any = typer.BadParameter.__base__
 
 
-def main(app: typer.Typer) -> None:
-    """Run a command line; any failure is one line on standard error and an exit code, 3 where the line is wrong."""
-    outcome.main(lambda: _run(app))
+def main(app: typer.Typer, usage: int = Fault.PS_EXIT_CONFIG_ERROR) -> None:
+    """Run a command line; any failure is one line on standard error and an exit code, `usage` if the line is wrong."""
+    outcome.main(lambda: _run(app, usage))
 
 
-def _run(app: typer.Typer) -> None:
+def _run(app: typer.Typer, usage: int) -> None:
     try:
         code = app(standalone_mode=False)
     except typer.Abort:
@@ -55,9 +55,9 @@ def _run(app: typer.Typer) -> None:
     except _UsageError as error:
         if type(error).__name__ == "NoArgsIsHelpError":  # its message is the help
             error.show()
-            sys.exit(int(Fault.PS_EXIT_CONFIG_ERROR))
+            sys.exit(int(usage))
         where = f"; see: {error.ctx.command_path} --help" if error.ctx else ""
-        fail(f"{error.format_message().rstrip('.')}{where}", Fault.PS_EXIT_CONFIG_ERROR)
+        fail(f"{error.format_message().rstrip('.')}{where}", usage)
     sys.exit(code if isinstance(code, int) else 0)  # typer.Exit becomes its code
 
 
