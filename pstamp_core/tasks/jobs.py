@@ -22,7 +22,7 @@ from pstamp_core.stamps import InputFiles, Stamp, StampRequest, cut
 from pstamp_core.store import fire, pstampHistory, pstampJob, pstampProject, pstampRequest
 from pstamp_core.tasks import logs
 from pstamp_core.tasks.dependents import open_dependent
-from pstamp_core.tasks.server import Progress, Server, image_files, verdict_on
+from pstamp_core.tasks.server import Progress, Server, image_files, need_of, verdict_on
 
 TOGETHER = 25
 """Stamps that get their public names in one transaction."""
@@ -104,13 +104,15 @@ def _wait_or_fail(server: Server, job: pstampJob, params: dict[str, Any], error:
     """
     if error.fault != Fault.PSTAMP_NOT_AVAILABLE:
         raise error
-    verdict = _verdict(server, job, params)
-    if verdict is None or not (verdict.fault or verdict.waits):
+    found = _look_again(server, job, params)
+    if found is None:
+        raise error
+    verdict, need = found
+    if not (verdict.fault or verdict.waits):
         raise error
     where = f"{params['stage']} {params['stage_id']} {params['component']}"
     if verdict.fault:
         raise FinalError(f"row {job.rownum}: {where}: {verdict.reason}", verdict.fault)
-    need = {name: params[name] for name in ("imagedb", "stage", "stage_id", "component")} | {"reason": verdict.reason}
 
     def wait() -> int:
         args = server.args()
@@ -128,15 +130,18 @@ def _wait_or_fail(server: Server, job: pstampJob, params: dict[str, Any], error:
     logs.end(server, job, f"{WENT}; it waits for dependent {number}", server.store.now())
 
 
-def _verdict(server: Server, job: pstampJob, params: dict[str, Any]) -> Verdict | None:
-    """Return what can be said of the image of a job now; None: the image database does not know it any more."""
+def _look_again(server: Server, job: pstampJob, params: dict[str, Any]) -> tuple[Verdict, dict[str, Any]] | None:
+    """Return what can be said of the image of a job now, and what to wait for; None: the image database lost it."""
     with server.store.reading():
         project = pstampProject.get_or_none(pstampProject.dbname == params["imagedb"])
     image = server.imagedb_at(params["imagedb"], params["imageroot"]).component(
         params["stage"], params["stage_id"], params["component"], int(job.options)
     )
     wait = Option.NO_WAIT_FOR_UPDATE not in Option(int(job.options))
-    return verdict_on(project, image, wait=wait) if image else None
+    if image is None:
+        return None
+    verdict = verdict_on(project, image, wait=wait)
+    return verdict, need_of(project, params["imagedb"], image, verdict)
 
 
 def _stamp_request(job: pstampJob, params: dict[str, Any]) -> StampRequest:

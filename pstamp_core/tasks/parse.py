@@ -51,7 +51,7 @@ from pstamp_core.store import (
 from pstamp_core.tasks import logs
 from pstamp_core.tasks.dependents import component_key, given_up_lately, open_dependent
 from pstamp_core.tasks.queue_requests import terms_of
-from pstamp_core.tasks.server import Progress, Server, image_files, known_label, verdict_on
+from pstamp_core.tasks.server import Progress, Server, image_files, known_label, need_of, verdict_on
 
 NAME_LENGTH = 64
 """IMG_NAME of the results table; product names must fit."""
@@ -390,12 +390,7 @@ def _plan_job(
         plan.answer(verdict.fault, f"row {row.rownum}: {image.stage} {image.stage_id} {image.component}: "
                     f"{verdict.reason}", **columns)  # fmt: skip
         return
-    need = None
-    if verdict.waits:
-        need = {
-            "stage": image.stage, "stage_id": image.stage_id, "component": image.component,
-            "imagedb": project.dbname, "reason": verdict.reason,
-        }  # fmt: skip
+    need = need_of(project, project.dbname, image, verdict) if verdict.waits else None
     state = JobState.PARSED if plan.preview else JobState.RUN
     plan.jobs.append(PlannedJob(_EMPTY_JOB | columns | {"state": state}, need))
 

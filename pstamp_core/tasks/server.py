@@ -240,10 +240,21 @@ def verdict_on(project: pstampProject | None, image: Image, *, wait: bool = True
     """
     facts = Facts(
         image.stage, image.stage_id, image.run_state, image.data_state, image.fault, image.quality, image.magicked,
-        needs_magic(image.stage, image.diff_mode, bool(project and project.need_magic)),
-        project.oldest_diff if project else 0,
+        _needs_magic(project, image), project.oldest_diff if project else 0,
     )  # fmt: skip
     return classify(facts, no_wait="" if wait else NO_WAIT)
+
+
+def need_of(project: pstampProject | None, imagedb: str, image: Image, verdict: Verdict) -> dict[str, Any]:
+    """Return the columns of a dependent for an image of `project`, which must be waited for, as `verdict` says."""
+    return {
+        "stage": image.stage, "stage_id": image.stage_id, "component": image.component, "imagedb": imagedb,
+        "need_magic": _needs_magic(project, image), "reason": verdict.reason,
+    }  # fmt: skip
+
+
+def _needs_magic(project: pstampProject | None, image: Image) -> bool:
+    return needs_magic(image.stage, image.diff_mode, bool(project and project.need_magic))
 
 
 PRODUCTS = ("image", "mask", "variance", "sources", "psf", "backmdl", "exposure", "number")
