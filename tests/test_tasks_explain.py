@@ -12,8 +12,9 @@ from conftest import SECOND, Clock, Rows
 from test_imagedb_updates import CELL, CLEANED, FULL, World
 
 from pstamp_core.faults import UserError
-from pstamp_core.imagedb import ImageDB, Key
+from pstamp_core.imagedb import ImageDB, Key, claim
 from pstamp_core.imagedb import tables as t
+from pstamp_core.imagedb.updates import KINDS
 from pstamp_core.machines import DependentState, JobState, RequestState
 from pstamp_core.settings import Settings
 from pstamp_core.store import Store, moment, pstampDependent, pstampHistory, pstampProject
@@ -325,6 +326,28 @@ def test_the_whole_chain_and_who_else_waits(server: Server, rows: Rows, images: 
     assert again.helps == f"another update server makes chip 21 XY32; {STOP} 2"
     server.settings = replace(server.settings, update_chip=("make",))
     assert explain(server, "job", 3).helps == f"pstamp run (makes chip 21 XY32); {STOP} 2"
+
+
+def test_who_makes_an_image(server: Server, rows: Rows, images: World, clock: Clock) -> None:
+    """Since when, and until when; also one who was lost at it."""
+    pstampProject.update(need_magic=False).execute()
+    wait(rows, images.chip(11), rows.request())
+    check_dependents(server, 10)
+    images.policy = image_database(server, "gpc1.db")[1]
+    assert explain(server, "dependent", 1).links[-1].reason == "being made again"
+    clock.forward(30)
+    assert claim(images.db, images.policy, 5, "host.1", clock.now, clock.now + 60 * SECOND, KINDS)
+    held, end = "2027-01-15 08:00:30", "2027-01-15 08:01:30"
+    clock.forward(60)
+    link = explain(server, "dependent", 1).links[-1]
+    assert (link.holder, link.reason) == (
+        "host.1", f"being made again; host.1 works on it since {held}, until {end} or longer"
+    )  # fmt: skip
+    clock.forward(1)
+    link = explain(server, "dependent", 1).links[-1]
+    assert link.reason == (
+        f"being made again; host.1 worked on it since {held} and was lost: its lease ran out at {end}"
+    )
 
 
 def look_again(server: Server, images: World) -> None:

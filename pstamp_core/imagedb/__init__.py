@@ -3,7 +3,7 @@
 from pstamp_core.imagedb.components import Component, Facts, Verdict, classify, needs_magic
 from pstamp_core.imagedb.database import ImageDB, OnSky, Products
 from pstamp_core.imagedb.images import Image, Selection
-from pstamp_core.imagedb.leases import claim, finish, give_back
+from pstamp_core.imagedb.leases import Lease, claim, finish, give_back, lease_holders
 from pstamp_core.imagedb.putaway import made_again, put_away
 from pstamp_core.imagedb.register import Added, Refused, add_images
 from pstamp_core.imagedb.survey import Effort, Key, Link, Policy, Survey
@@ -27,6 +27,7 @@ __all__ = [
     "Image",
     "ImageDB",
     "Key",
+    "Lease",
     "Link",
     "OnSky",
     "Policy",
@@ -42,6 +43,7 @@ __all__ = [
     "classify",
     "finish",
     "give_back",
+    "lease_holders",
     "look",
     "made_again",
     "needs_magic",

@@ -6,6 +6,7 @@ A lease outlives the time that a try may take, so that one that has run out belo
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 from pstamp_core.database import unit_of_work
@@ -16,12 +17,39 @@ from pstamp_core.imagedb.tables import TABLES, pstampLease
 from pstamp_core.imagedb.updates import (
     Work,
     make_tables,
+    missing_tables,
     pending,
     set_destreaked,
     set_fault,
     set_full,
     still_pending,
 )
+
+
+@dataclass(frozen=True)
+class Lease:
+    """Who works on a component, since when, and until when at most: microseconds since 1970 UTC."""
+
+    owner: str
+    since: int
+    until: int
+
+
+def lease_holders(imagedb: ImageDB) -> dict[Key, Lease]:
+    """Return who works on which component now, or was lost at it a short while ago; nothing is changed.
+
+    Raises
+    ------
+    RetryableError
+        The database does not answer.
+    """
+    with imagedb.session():
+        if pstampLease in missing_tables(imagedb):
+            return {}
+        return {
+            (row.stage, row.stage_id, row.component): Lease(row.owner, row.since, row.until)
+            for row in pstampLease.select()
+        }
 
 
 def claim(
@@ -53,7 +81,8 @@ def claim(
         taken = []
         for each in pending(imagedb, policy, limit, now, kinds):
             stage, stage_id, component = each.key
-            row = {"stage": stage, "stage_id": stage_id, "component": component, "owner": owner, "until": until}
+            row = {"stage": stage, "stage_id": stage_id, "component": component}
+            row |= {"owner": owner, "since": now, "until": until}
             if not lease.insert(row).on_conflict_ignore().as_rowcount().execute():
                 continue
             if still_pending(each, policy, now):

@@ -421,12 +421,13 @@ class pstampRunLabel(Table):
 
 
 class pstampLease(Table):
-    """Ours: a component that an update server of ours works on; ``until`` as the times in `pstampUpdate`."""
+    """Ours: a component that an update server of ours works on; times as in `pstampUpdate`."""
 
     stage = NameField(8)
     stage_id = BigIntegerField()
     component = NameField()
     owner = NameField()
+    since = BigIntegerField()
     until = BigIntegerField()
 
     class Meta:

@@ -145,10 +145,11 @@ def survey_of(imagedb: ImageDB, wanted: Iterable[Key], policy: Policy, now: int)
         The database does not answer.
     """
     with imagedb.session():
-        return read_survey(wanted, policy, now, with_updates=not _missing_tables(imagedb))
+        return read_survey(wanted, policy, now, with_updates=not missing_tables(imagedb))
 
 
-def _missing_tables(imagedb: ImageDB) -> list[type[Model]]:
+def missing_tables(imagedb: ImageDB) -> list[type[Model]]:
+    """Return the tables that an image database lacks as long as nothing was made again there."""
     there = set(imagedb.db.get_tables())
     return [table for table in UPDATE_TABLES if table.__name__ not in there]
 
@@ -157,7 +158,7 @@ def make_tables(imagedb: ImageDB) -> None:
     """Make the tables that an image database may lack; not within a transaction, which MySQL would commit."""
     if not imagedb.has_update_tables:
         with imagedb.session():
-            create_tables(imagedb.db, _missing_tables(imagedb))
+            create_tables(imagedb.db, missing_tables(imagedb))
         imagedb.has_update_tables = True
 
 

@@ -12,10 +12,9 @@ from peewee import JOIN, Case, fn
 
 from pstamp_core.database import redact
 from pstamp_core.faults import PstampError, fault_sentence
-from pstamp_core.imagedb import Component, Effort, Key, Survey, survey_of
+from pstamp_core.imagedb import Component, Effort, Key, Lease, Survey, lease_holders, survey_of
 from pstamp_core.imagedb import Link as Piece
 from pstamp_core.imagedb.components import MADE_AGAIN
-from pstamp_core.imagedb.survey import Part
 from pstamp_core.machines import DependentState, Event, JobState, RequestState
 from pstamp_core.machines.dependent import SHARED
 from pstamp_core.machines.job import OPEN
@@ -160,13 +159,31 @@ Links = tuple[list[Link], str]
 """A chain, and what helps."""
 
 
+@dataclass(frozen=True)
+class _Images:
+    """What there is to say of the components of an image database that are waited for, and of their inputs.
+
+    Attributes
+    ----------
+    survey : Survey
+    waiters : mapping
+        How many jobs of each request wait for each of them.
+    leases : mapping
+        Who makes them.
+    """
+
+    survey: Survey
+    waiters: Mapping[Key, Counter[int]]
+    leases: Mapping[Key, Lease]
+
+
 class _Why:
     """The answers, as of one moment."""
 
     def __init__(self, server: Server) -> None:
         self.server = server
         self.now = server.store.now()
-        self._surveys: dict[str, tuple[Survey, Mapping[Key, Counter[int]]]] = {}
+        self._surveys: dict[str, _Images] = {}
 
     def link(self, row: Worked, reason: str, **columns: Any) -> Link:
         ends = wait_ends(self.server, row) if isinstance(row, pstampDependent) else None
@@ -180,12 +197,9 @@ class _Why:
         """Return why a row of itself does not move, if so: a lease, a fault, a time to wait for."""
         name = f"{MACHINES[type(row)].name} {row.id_}"
         if row.lease_owner:
-            until = f"{moment(row.lease_until):%Y-%m-%d %H:%M:%S}"
-            if row.lease_until < self.now:
-                reason = f"{row.lease_owner} worked on it and was lost: its lease ran out at {until}"
-                helps = f"{RUN} (counts it as lost, and tries again)"
-            else:
-                reason, helps = f"{row.lease_owner} works on it, until {until} or longer", "nothing: wait for it"
+            lost = row.lease_until < self.now
+            helps = f"{RUN} (counts it as lost, and tries again)" if lost else "nothing: wait for it"
+            reason = self._work_of(row.lease_owner, row.lease_until)
             return [self.link(row, reason, holder=row.lease_owner)], helps
         if row.fault:
             reason = f"{trouble(row)} ({sentence})" if sentence else trouble(row)
@@ -193,6 +207,13 @@ class _Why:
         if row.retry_at > self.now:
             return [self.link(row, "looked at again later")], f"nothing: wait for it, or mend the cause and: {RUN}"
         return None
+
+    def _work_of(self, owner: str, until: int, since: str = "") -> str:
+        """Return what the holder of a lease does, or did."""
+        end = f"{moment(until):%Y-%m-%d %H:%M:%S}"
+        if until < self.now:
+            return f"{owner} worked on it{since} and was lost: its lease ran out at {end}"
+        return f"{owner} works on it{since}, until {end} or longer"
 
     def _help_for_fault(self, row: Worked, name: str) -> str:
         if row.fault_count < self.server.settings.retry_ceiling:
@@ -323,9 +344,10 @@ class _Why:
         what = Link(f"component {_name(key)}", "unknown", "")
         stop = f"to wait no longer: pstamp stop dependent {dependent.dep_id}"
         try:
-            survey, waiters = self._survey(dependent)
+            images = self._survey(dependent)
         except PstampError as error:
             return [replace(what, reason=str(error))], f"mend the image database; {stop}"
+        survey = images.survey
         if key not in survey.parts:
             reason = f"not in image database {redact(dependent.imagedb)}"
             return [replace(what, reason=reason)], f"mend the image database; {stop}"
@@ -334,7 +356,7 @@ class _Why:
         for piece in survey.chain(key):
             if piece.depth and piece.verdict.component is Component.USABLE:
                 continue
-            links += self._pieces(piece, survey.parts.get(piece.key), waiters[piece.key])
+            links += self._pieces(piece, images)
             if piece.depth > lowest[1]:
                 lowest = piece.key, piece.depth
         if not survey.verdict(key).waits:
@@ -342,13 +364,10 @@ class _Why:
             return links, "nothing: it is looked at again by itself" if later else f"{RUN} (looks at it, and goes on)"
         return links, f"{self._help_for_image(dependent, survey, *lowest)}; {stop}"
 
-    def _survey(self, dependent: pstampDependent) -> tuple[Survey, Mapping[Key, Counter[int]]]:
-        """Return what can be said of all components that are waited for where this one is, and of their inputs.
-
-        With it comes how many jobs of each request wait for each of them.
-        """
+    def _survey(self, dependent: pstampDependent) -> _Images:
+        """Return what can be said of all components that are waited for where this one is, and of their inputs."""
         dbname = dependent.imagedb
-        if dbname not in self._surveys or _key(dependent) not in self._surveys[dbname][1]:
+        if dbname not in self._surveys or _key(dependent) not in self._surveys[dbname].waiters:
             imagedb, policy = image_database(self.server, dbname)
             jobs: Any = (
                 pstampDependent.select(
@@ -369,11 +388,15 @@ class _Why:
             for key, counts in wanted.items():
                 for each in {link.key for link in survey.chain(key)}:
                     waiters.setdefault(each, Counter()).update(counts)
-            self._surveys[dbname] = survey, waiters
+            self._surveys[dbname] = _Images(survey, waiters, lease_holders(imagedb))
         return self._surveys[dbname]
 
-    def _pieces(self, piece: Piece, part: Part | None, jobs: Counter[int]) -> Iterator[Link]:
+    def _pieces(self, piece: Piece, images: _Images) -> Iterator[Link]:
         """Yield a component and, if streaks are still to be taken from it, the run that does so."""
+        part, jobs, lease = images.survey.parts.get(piece.key), images.waiters[piece.key], images.leases.get(piece.key)
+        reason = piece.verdict.reason
+        if lease:
+            reason += f"; {self._work_of(lease.owner, lease.until, f' since {moment(lease.since):%Y-%m-%d %H:%M:%S}')}"
         states = [f"run {piece.run_state}"] if part else ["missing"]
         if piece.key[0] in MADE_AGAIN and part:
             states.append(f"pixels {piece.data_state}")
@@ -381,7 +404,8 @@ class _Why:
         name = _name(piece.key) if piece.depth else f"component {_name(piece.key)}"
         requests = sorted(number for number, count in jobs.items() if count)
         yield Link(
-            name, ", ".join(states), piece.verdict.reason, depth=piece.depth, jobs=jobs.total(), requests=requests,
+            name, ", ".join(states), reason, depth=piece.depth, jobs=jobs.total(), requests=requests,
+            holder=lease.owner if lease else "",
             **self._efforts(part.effort if part else Effort(), there=piece.data_state == "full"),
         )  # fmt: skip
         if part and part.destreak and part.destreak_key and part.destreak["run_state"] and part.row["magicked"] <= 0:
