@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from pstamp_core import __version__
-from runners import console, db, look, order, serve, simtest
+from runners import console, db, look, order, serve, simtest, user
 from runners.console import HOME, Home, server_of
 
 app = typer.Typer(
@@ -23,6 +23,7 @@ project_app = typer.Typer(no_args_is_help=True, help="The surveys that stamps ar
 app.add_typer(request_app, name="request")
 app.add_typer(images_app, name="images")
 app.add_typer(project_app, name="project")
+app.add_typer(user.app, name="user")
 app.add_typer(db.app, name="db")
 app.add_typer(simtest.app, name="simtest")
 _PANELS: dict[str, tuple[Callable[..., None], ...]] = {

@@ -120,22 +120,14 @@ def add_account(server: Server, email: str, password: str, groups: Collection[st
     return server.store.work(work)
 
 
-def change_account(
-    server: Server,
-    email: str,
-    *,
-    password: str | None = None,
-    active: bool | None = None,
-    groups: Collection[str] | None = None,
-) -> Account:
+def change_account(server: Server, email: str, *, password: str | None = None, active: bool | None = None) -> Account:
     """Change an account; `None` leaves what is there. A new password and disabling end its logins and tokens.
 
     Raises
     ------
     UserError
-        There is none, or the password or a group is none that can be.
+        There is none, or the password is none that can be.
     """
-    names = None if groups is None else _checked_groups(groups)
     hashed = None if password is None else _hash(_checked_password(password))
 
     def work() -> Account:
@@ -147,8 +139,27 @@ def change_account(
         row.save()
         if hashed is not None or active is False:
             pstampKey.delete().where(pstampKey.account_id == row.account_id).execute()
-        if names is not None:
-            _set_groups(row, names)
+        return _account(row)
+
+    return server.store.work(work)
+
+
+def change_groups(server: Server, email: str, add: Collection[str] = (), remove: Collection[str] = ()) -> Account:
+    """Put an account into groups, and take it out of others.
+
+    Raises
+    ------
+    UserError
+        There is no such account, a name is none that can be, or the account is not in a group it is to leave.
+    """
+    added, removed = _checked_groups(add), _checked_groups(remove)
+
+    def work() -> Account:
+        row = _find(email)
+        names = _account(row).groups
+        if missing := sorted(set(removed) - names):
+            raise UserError(f"account {row.email} is not in group {missing[0]}")
+        _set_groups(row, (names | set(added)) - set(removed))
         return _account(row)
 
     return server.store.work(work)
@@ -234,8 +245,10 @@ def add_token(server: Server, account: Account, name: str, days: float = 365) ->
     Raises
     ------
     UserError
-        The name or the days can't be, or the account has too many tokens.
+        The name or the days can't be, or the account is disabled or has too many tokens.
     """
+    if not account.active:
+        raise UserError(f"account {account.email} is disabled, and so would be its token; see: pstamp user enable")
     name = name.strip()
     if not (0 < len(name) <= 64 and name.isprintable()):
         raise UserError(f"token {name[:64]!r}: expected a name of 1 to 64 printable characters")
@@ -361,12 +374,12 @@ def _hash(password: str) -> str:
 
 
 def _fits(hashed: str, password: str) -> bool:
-    from argon2.exceptions import VerificationError
+    from argon2.exceptions import InvalidHashError, VerificationError
 
     with _hashing:
         try:
             return _hasher().verify(hashed, _bytes(password[: MAX_PASSWORD + 1]))
-        except VerificationError:
+        except (VerificationError, InvalidHashError):
             return False
 
 
@@ -378,10 +391,12 @@ def _nobodys() -> str:
 
 def _network(address: str) -> str:
     try:
-        parsed = ipaddress.ip_address(address)
+        parsed = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:  # a socket's path, or nothing
         return address[:64]
-    return str(ipaddress.ip_network((parsed, 64), strict=False) if parsed.version == 6 else parsed)
+    if isinstance(parsed, ipaddress.IPv6Address):
+        return str(parsed.ipv4_mapped or ipaddress.ip_network((parsed, 64), strict=False))
+    return str(parsed)
 
 
 def _refuse_guesses(limits: dict[str, int], now: int) -> None:
