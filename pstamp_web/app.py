@@ -19,7 +19,7 @@ from pstamp_core import __version__
 from pstamp_core.faults import Fault, PstampError, RetryableError, UserError
 from pstamp_core.tasks.accounts import Refused
 from pstamp_core.tasks.server import Server
-from pstamp_web import login
+from pstamp_web import datastore, login
 from pstamp_web.guard import Guard
 from pstamp_web.pages import page
 
@@ -39,6 +39,7 @@ def make_app(server: Server) -> FastAPI:
     app.state.server = server
     for router in (login.router,):
         app.include_router(router)
+    app.include_router(datastore.router, prefix="/ds")
     app.mount("/static", StaticFiles(directory=Path(__file__).parent / "static"))
     app.exception_handler(PstampError)(_failed)
     app.exception_handler(AnyHTTPException)(_refused)

@@ -47,15 +47,15 @@ def data_store(request: Request, path: str, visitor: Visitor) -> Response:
     names = [name for name in path.split("/") if name]
     try:
         if len(names) > _LEVELS:
-            raise NotRegistered(path)
+            raise NotRegistered("there is nothing below files")
         if names[-1:] == [_INDEX]:
             text = _index(request, names[:-1])
             return StreamingResponse(_sent(request, text), media_type=_TEXT, headers=_HEADERS)
         if len(names) == _LEVELS and not path.endswith("/"):
             return _file(request, names)
         return _page(request, path, names)
-    except NotRegistered:
-        return PlainTextResponse(f"there is no {quote(path)[:300] or 'such name'} in this data store\n", 404, _HEADERS)
+    except NotRegistered as error:
+        return PlainTextResponse(f"{error}\n", 404, _HEADERS)
 
 
 def _index(request: Request, names: list[str]) -> Iterator[str]:
@@ -67,7 +67,7 @@ def _index(request: Request, names: list[str]) -> Iterator[str]:
         return store.product_index(names[0], unquote(request.url.query) or None)
     if len(names) == _LEVELS - 1:
         return store.fileset_index(names[0], names[1])
-    raise NotRegistered("/".join(names))
+    raise NotRegistered("files have no index")
 
 
 def _page(request: Request, path: str, names: list[str]) -> Response:
@@ -76,10 +76,11 @@ def _page(request: Request, path: str, names: list[str]) -> Response:
     query = f"?{request.url.query}" if request.url.query else ""
     if names and not path.endswith("/"):  # else links would lead beside it
         return RedirectResponse(f"./{quote(names[-1])}/{query}")
-    climbs = "wget" in request.headers.get("User-Agent", "").lower()
+    # wget follows all links of a page, and is not to climb.
+    wget = "wget" in request.headers.get("User-Agent", "").lower()
     return long_page(
-        request, "datastore.html", names=names, rows=_sent(request, _rows(blocks)),
-        text=_INDEX + query * (len(names) == 1), up=bool(names) and not climbs,
+        request, "datastore.html", frame="bare.html" if wget else "base.html", names=names,
+        rows=_sent(request, _rows(blocks)), text=_INDEX + query * (len(names) == 1), up=bool(names) and not wget,
     )  # fmt: skip
 
 

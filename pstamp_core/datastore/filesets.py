@@ -196,7 +196,7 @@ class DataStore(Registry):
             try:
                 self._product(product)
             except NotRegistered as error:
-                raise RetryableError(str(error), Fault.PS_EXIT_CONFIG_ERROR) from None
+                raise RetryableError(f"{error}; dsprodtool adds one", Fault.PS_EXIT_CONFIG_ERROR) from None
             with self._turn():  # whoever stages the same fileset now loses it, so that the last to come wins
                 if not self._owned(product, fileset, owner) and os.path.lexists(target):
                     self._clear_unlisted(target)
@@ -316,7 +316,7 @@ class DataStore(Registry):
         with self.working(f"fileset {product}/{fileset}"), self._turn():
             known = unit_of_work(self.database, TABLES, unregister)
             if not (known or missing_ok or _is_fileset(target)):
-                raise NotRegistered(f"data store {self.root}: there is no fileset {product}/{fileset}")
+                raise NotRegistered(f"there is no fileset {fileset} in product {product}")
             self._write_indexes([product])  # first: an index names nothing that is gone
             if known or _is_fileset(target):
                 _unpublish(target, keep_files)

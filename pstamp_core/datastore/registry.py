@@ -158,7 +158,8 @@ class Registry:
                 dsFile.select().join(dsFileset).join(dsProduct).where(mine).first()
             )  # fmt: skip
             if not row:
-                raise NotRegistered(f"data store {self.root}: there is no {what}")
+                where = f"{_shortened(product)}/{_shortened(fileset)}"
+                raise NotRegistered(f"there is no file {_shortened(name)} in fileset {where}")
             path = self.root / product / fileset / name
             found = _found(path)
             md5 = None
@@ -190,15 +191,13 @@ class Registry:
         row = _named(name) and dsProduct.get_or_none(dsProduct.prod_name == name)
         if not row:
             known = ", ".join(sorted(row.prod_name for row in dsProduct.select())) or "none"
-            raise NotRegistered(
-                f"data store {self.root}: product {name} is not registered (registered: {known}); add it first"
-            )
+            raise NotRegistered(f"there is no product {_shortened(name)} in the data store (there are: {known})")
         return row
 
     def _fileset(self, product: dsProduct, name: str) -> dsFileset:
         row = _named(name) and dsFileset.get_or_none(dsFileset.product == product, dsFileset.fileset_name == name)
         if not row:
-            raise NotRegistered(f"data store {self.root}: there is no fileset {product.prod_name}/{name}")
+            raise NotRegistered(f"there is no fileset {_shortened(name)} in product {product.prod_name}")
         return row
 
     def _filesets(self, what: str, condition: Any) -> Iterator[FilesetEntry]:
@@ -258,6 +257,10 @@ def type_labels() -> dict[str, list[str | None]]:
 
 def _named(*names: str) -> bool:
     return all(map(NAME.fullmatch, names))
+
+
+def _shortened(name: str) -> str:
+    return name if _named(name) else repr(name[:80])
 
 
 def _shown(product: dsProduct) -> Any:
