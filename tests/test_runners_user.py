@@ -137,12 +137,12 @@ def test_on_a_terminal_it_is_asked_for_twice_and_not_shown(server: Server) -> No
         ):  # fmt: skip
             shown += _until(ours, prompt)
             os.write(ours, f"{typed}\n".encode())
-        shown += _until(ours, "no groups")
+        shown += _until(ours, "no groups\r\n")
         assert process.wait() == 0
     os.close(ours)
     assert shown.split("\r\n") == [
         "password: ", "the same again: ", "Error: The two entered values do not match.",
-        "password: ", "the same again: ", "account ana@obs.edu: may log in; no groups",
+        "password: ", "the same again: ", "account ana@obs.edu: may log in; no groups", "",
     ]  # fmt: skip
     assert check_password(server, "ana@obs.edu", PASSWORD, "").email == "ana@obs.edu"
 
