@@ -12,7 +12,7 @@ from pstamp_core.machines import DependentState, Event, JobState, RequestState
 from pstamp_core.settings import Settings
 from pstamp_core.store import Store, fire, make, moment, pstampDependent, pstampJob, pstampRequest
 from pstamp_core.tasks.dependents import close
-from pstamp_core.tasks.finish import _rows, _waits
+from pstamp_core.tasks.finish import _waits, result_rows
 from pstamp_core.tasks.operate import accept, cancel
 from pstamp_core.tasks.parse import Plan, PlannedJob, store_plan
 from pstamp_core.tasks.server import Server
@@ -91,7 +91,7 @@ def test_the_cause_of_a_dependent_is_that_of_its_jobs(server: Server, cause: int
     server.store.work(lambda: fire(jobs_of(request), Event.REVERT, server.args(operator=True)))
     dependent = claim(server, pstampDependent.get())
     server.store.work(lambda: close([dependent], server.args(fault=25), "no", cause))
-    (row,) = _rows(jobs_of(request)[0])
+    (row,) = result_rows(jobs_of(request)[0])
     assert (row["ERROR_CODE"], row["CAUSE"], row["SENTENCE"]) == (25, cause, "no")
     assert pstampDependent.get().cause == cause
 

@@ -12,7 +12,7 @@ from pstamp_core.formats.request import (
     read_request,
     write_request,
 )
-from pstamp_core.formats.results import Results, read_results, request_columns, write_results
+from pstamp_core.formats.results import Results, read_results, request_columns, result_portions, write_results
 from pstamp_core.formats.text import OPTION_FLAGS, format_text, make_request, parse_targets, parse_text
 
 __all__ = [
@@ -37,6 +37,7 @@ __all__ = [
     "read_results",
     "read_rows",
     "request_columns",
+    "result_portions",
     "results_mdc",
     "simple_rows",
     "write_request",

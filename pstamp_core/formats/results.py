@@ -5,7 +5,7 @@ The first 31 columns are those of `pstamp_results_file.pl`; the others are ours.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -209,3 +209,26 @@ def read_results(path: Path, *, max_rows: int = MAX_ROWS, max_bytes: int = MAX_B
         raise UserError(f"{path.name}: REQ_ID is {shown(req_id)}; expected a number")
     rows = tuple(dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True))
     return Results(text_of(table.keywords["REQ_NAME"]), req_id, rows)
+
+
+def result_portions(path: Path, length: int = 1000) -> Iterator[list[dict[str, Any]]]:
+    """Yield the rows of a results table of ours, `length` at a time, as `read_results` gives them all at once.
+
+    Raises
+    ------
+    OSError
+        The file can't be read, or is no such table.
+    """
+    import fitsio
+
+    with fitsio.FITS(str(path)) as hdus:
+        table = hdus[EXTNAME]
+        names = table.get_colnames()
+        for first in range(0, table.get_nrows(), length):
+            yield [
+                {
+                    name: text_of(cell) if isinstance(cell, bytes) else cell
+                    for name, cell in zip(names, cells, strict=True)
+                }
+                for cells in table[first : first + length].tolist()
+            ]

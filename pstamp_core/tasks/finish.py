@@ -56,7 +56,7 @@ def finish_request(server: Server, request: pstampRequest) -> None:
     if not jobs:
         raise Bug(f"request {request.req_id}: no jobs, though every request gets at least one")
     jobs.sort(key=lambda job: (int(job.rownum), job.job_id))
-    rows = [{**row, "WAIT_S": waits.get(job.job_id, 0.0)} for job in jobs for row in _rows(job)]
+    rows = [{**row, "WAIT_S": waits.get(job.job_id, 0.0)} for job in jobs for row in result_rows(job)]
     write_results(outdir / "results.fits", request.name, request.req_id, rows)
     write_text(outdir / "results.mdc", results_mdc(outdir / "results.fits"))
     files = [measure(outdir / "results.fits", "table"), measure(outdir / "results.mdc", "text")]
@@ -157,7 +157,7 @@ def _sentence(job: pstampJob) -> str:
     return job.sentence or fault_sentence(job.fault)
 
 
-def _rows(job: pstampJob) -> Iterator[dict[str, Any]]:
+def result_rows(job: pstampJob) -> Iterator[dict[str, Any]]:
     """Yield the results rows of a job: one for each product, or one that says why there is none."""
     params = json.loads(job.params) if job.params else {}
     result = json.loads(job.result) if job.result else {}
