@@ -71,7 +71,8 @@ class Settings:
     longest_wait_days : float
         Days after which a component that is waited for, and not there, is given up, whatever keeps it; 0 is never.
     preserve_days : float
-        Days after which a finished request is deleted from disk (IPP: PSTAMP_PRESERVE_DAYS); 0 keeps for ever.
+        Days after which a finished request is deleted from disk (IPP: PSTAMP_PRESERVE_DAYS), and so are the logs of
+        dependents and of what was made again, counted from the last line; 0 keeps for ever.
     pin_days : float
         Days after which a job that has not moved keeps no image from being cleaned any more; 0 is never.
     keep_made_days : float

@@ -6,6 +6,7 @@ The numbers in the docstrings are those of update-processing.md: §8 lists the w
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -330,6 +331,34 @@ def test_how_long_it_is_kept(server: Server, images: World, wants: Wants, clock:
     assert tidy(server).recent == 1
     clock.now += 1
     assert tidy(server).queued == 1
+
+
+@pytest.mark.parametrize(("days", "left"), [(14.0, {"young.log"}), (0.0, {"old.log", "young.log"})])
+def test_old_logs_are_deleted(server: Server, clock: Clock, days: float, left: set[str]) -> None:
+    """What is no log stays, and nothing else below the work directory is looked at."""
+    server.settings = replace(server.settings, preserve_days=days)
+    for folder in ("updates", "dependents", "2027"):
+        (server.settings.work / folder).mkdir(parents=True)
+        for name, age in (("old.log", 14 * DAY + 1), ("young.log", 14 * DAY - 1), ("old.txt", 99 * DAY)):
+            path = server.settings.work / folder / name
+            path.touch()
+            os.utime(path, (clock.now / SECOND - age,) * 2)
+    queue_update_cleanup(server, 10)
+    for folder in ("updates", "dependents"):
+        assert {path.name for path in (server.settings.work / folder).iterdir()} == left | {"old.txt"}
+    assert len(list((server.settings.work / "2027").iterdir())) == 3
+
+
+def test_a_log_that_can_not_be_deleted_holds_up_nothing(
+    server: Server, images: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    images.chip(11, FULL)
+    t.chipRun.update(label="ps_ud_x").execute()
+    path = server.settings.work / "updates" / "a folder.log"
+    path.mkdir(parents=True)
+    os.utime(path, (0, 0))
+    assert tidy(server).queued == 1
+    assert caplog.messages == [f"{path}: Is a directory"]
 
 
 def test_no_more_than_were_asked_for_and_what_is_needed_blocks_nothing(

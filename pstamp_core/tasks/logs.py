@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from pstamp_core.faults import fault_sentence
 from pstamp_core.machines import RequestState
-from pstamp_core.machines.machine import MICROSECONDS
+from pstamp_core.machines.machine import DAY, MICROSECONDS
 from pstamp_core.store import MACHINES, Worked, moment, pstampDependent, pstampJob, pstampRequest
 
 if TYPE_CHECKING:
@@ -56,6 +56,28 @@ def log_files(server: Server, row: Worked) -> list[Path]:
 def dependent_logs(server: Server) -> Path:
     """Return the folder of the logs of dependents."""
     return server.settings.work / "dependents"
+
+
+def update_logs(server: Server) -> Path:
+    """Return the folder of the logs of components that are made again."""
+    return server.settings.work / "updates"
+
+
+def delete_old(server: Server) -> None:
+    """Delete the logs of dependents and components to which nothing was added for `Settings.preserve_days`.
+
+    Those of requests and jobs go with their requests. One that can't be deleted is told of in the log of the server.
+    """
+    days = server.settings.preserve_days
+    before = (server.store.now() - days * DAY) / MICROSECONDS
+    for path in (path for folder in (dependent_logs, update_logs) for path in folder(server).glob("*.log")):
+        try:
+            if days and path.stat().st_mtime < before:
+                path.unlink()
+        except FileNotFoundError:  # somebody else was quicker
+            continue
+        except OSError as trouble:
+            log.warning("%s: %s", path, trouble.strerror)
 
 
 def _request_log(server: Server, request: pstampRequest, name: str) -> Path:

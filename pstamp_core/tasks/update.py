@@ -191,7 +191,7 @@ def _prepared(server: Server, source: _Source, work: Work, command: Sequence[str
     }  # fmt: skip
     words = [word.format_map(values) for word in command]
     name = f"{stage}.{stage_id}.{quote(component, safe='')}.log"
-    one = _Try(source, work, words, products, problem, _Log(server.settings.work / "updates" / name), now)
+    one = _Try(source, work, words, products, problem, _Log(logs.update_logs(server) / name), now)
     one.log.line(f"{_at(now)} begins to {'destreak' if work.destreak else 'make'} it, by {server.worker}: "
                  f"{shlex.join(words)}")  # fmt: skip
     return one

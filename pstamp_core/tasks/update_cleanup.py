@@ -19,6 +19,7 @@ from pstamp_core.imagedb.components import MADE_AGAIN
 from pstamp_core.machines.job import OPEN
 from pstamp_core.machines.machine import DAY
 from pstamp_core.store import pstampDependent, pstampJob, pstampProject
+from pstamp_core.tasks import logs
 from pstamp_core.tasks.dependents import image_database
 from pstamp_core.tasks.server import Server
 
@@ -95,7 +96,7 @@ def queue_update_cleanup(
 
     Runs are cleaned as wholes, so that one is kept if anything of it is needed. It is also kept for
     `Settings.keep_made_days` after the last of it was made, since who asks once may ask again. Which runs count as made
-    again is told at `pstamp_core.imagedb.made_again`.
+    again is told at `pstamp_core.imagedb.made_again`. Old logs (`logs.delete_old`) are deleted on the way.
 
     Parameters
     ----------
@@ -117,6 +118,7 @@ def queue_update_cleanup(
         names = sorted({project.dbname for project in pstampProject.select()})
     if imagedb is not None and imagedb not in names:
         raise UserError(f"image database {redact(imagedb)}: expected one of {', '.join(map(redact, names))}")
+    logs.delete_old(server)
     return [_tidy(server, name, limit, labels) for name in names if imagedb in (None, name)]
 
 
