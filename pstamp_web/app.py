@@ -19,7 +19,7 @@ from pstamp_core import __version__
 from pstamp_core.faults import Fault, PstampError, RetryableError, UserError
 from pstamp_core.tasks.accounts import Refused
 from pstamp_core.tasks.server import Server
-from pstamp_web import datastore, login
+from pstamp_web import datastore, finder, login
 from pstamp_web.guard import Guard
 from pstamp_web.pages import page
 
@@ -37,7 +37,7 @@ def make_app(server: Server) -> FastAPI:
     """Return the web service of `server`; see `pstamp_web.who` for who may ask what."""
     app = FastAPI(title="pstamp", version=__version__, docs_url=None, redoc_url=None, openapi_url="/api/openapi.json")
     app.state.server = server
-    for router in (login.router,):
+    for router in (login.router, finder.router):
         app.include_router(router)
     app.include_router(datastore.router, prefix="/ds")
     app.mount("/static", StaticFiles(directory=Path(__file__).parent / "static"))

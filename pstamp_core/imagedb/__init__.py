@@ -2,7 +2,7 @@
 
 from pstamp_core.imagedb.components import Component, Facts, Verdict, classify, needs_magic
 from pstamp_core.imagedb.database import ImageDB, OnSky, Products
-from pstamp_core.imagedb.images import Image, Selection
+from pstamp_core.imagedb.images import Image, Selection, Spot
 from pstamp_core.imagedb.leases import Lease, claim, finish, give_back, lease_holders
 from pstamp_core.imagedb.putaway import made_again, put_away
 from pstamp_core.imagedb.register import Added, Refused, add_images
@@ -34,6 +34,7 @@ __all__ = [
     "Products",
     "Refused",
     "Selection",
+    "Spot",
     "Survey",
     "Verdict",
     "Waiter",

@@ -14,8 +14,8 @@ from pstamp_core.faults import FinalError, UserError
 from pstamp_core.files import inside
 from pstamp_core.imagedb.dates import tai
 from pstamp_core.imagedb.footprints import footprint, store_footprints
-from pstamp_core.imagedb.images import ALWAYS, INVERSE, Image, Selection, file_names
-from pstamp_core.imagedb.select import Row, component_rows, select_rows
+from pstamp_core.imagedb.images import ALWAYS, INVERSE, Image, Selection, Spot, file_names
+from pstamp_core.imagedb.select import Row, component_rows, pixels_of, select_rows
 from pstamp_core.imagedb.tables import TABLES, pstampFootprint
 
 if TYPE_CHECKING:
@@ -115,6 +115,39 @@ class ImageDB:
         if not images:
             raise FinalError(f"{rows[0]['stage']} {rows[0]['stage_id']} {rows[0]['component']}: {problems[0]}")
         return images
+
+    def spots(
+        self, stage: str, position: tuple[float, float], *, reqfilt: str | None = None, mjd_max: float = 0.0
+    ) -> list[Spot]:
+        """Return where a position lies on the images of a stage that a row of REQ_TYPE bycoord would match.
+
+        Parameters
+        ----------
+        stage : str
+            IMG_TYPE.
+        position : tuple[float, float]
+            RA and Dec, degrees.
+        reqfilt, mjd_max : str, float
+            As those of `Selection`.
+
+        Raises
+        ------
+        FinalError, UserError, RetryableError
+            As `select`.
+        """
+        wanted = Selection(req_type="bycoord", img_type=stage, position=position, reqfilt=reqfilt, mjd_max=mjd_max)
+        with self.session():
+            rows = select_rows(wanted)
+            pixels = pixels_of(position, {row["footprint_id"] for row in rows})
+        dates = tai([row["dateobs"] for row in rows])
+        names = ("stage", "stage_id", "component", "tess_id", "exp_name", "filter")
+        return [
+            Spot(
+                **{name: row[name] for name in names}, mjd_obs=row["mjd"] if date is None else date,
+                x=pixels[row["footprint_id"]][0], y=pixels[row["footprint_id"]][1],
+            )
+            for row, date in zip(rows, dates, strict=True)
+        ]  # fmt: skip
 
     def component(self, stage: str, stage_id: int, component: str, options: int = 0) -> Image | None:
         """Return one component as it is now, in any state; None if there is none, or no file name for it."""

@@ -120,6 +120,29 @@ class Image:
     magicked: int
 
 
+@dataclass(frozen=True, kw_only=True)
+class Spot:
+    """The pixel of one image at which a position lies.
+
+    Attributes
+    ----------
+    stage, stage_id, component, tess_id, exp_name, filter, mjd_obs
+        As those of `Image`.
+    x, y : float
+        The pixel (FITS: the first is centred on 1, 1).
+    """
+
+    stage: str
+    stage_id: int
+    component: str
+    tess_id: str | None
+    exp_name: str | None
+    filter: str | None
+    mjd_obs: float | None
+    x: float
+    y: float
+
+
 ALWAYS = ("image", "mask", "variance")
 _MAPS = {"exposure": ".unconv.exp.fits", "number": ".unconv.num.fits"}
 _WARP = {

@@ -14,7 +14,7 @@ from peewee import OP, SQL, Case, Expression, NodeList, chunked, fn
 from pstamp_core.faults import Fault, FinalError, UserError
 from pstamp_core.imagedb.components import Component, Facts, Verdict, classify
 from pstamp_core.imagedb.dates import utc
-from pstamp_core.imagedb.footprints import Place, in_cells, near, ranges_around
+from pstamp_core.imagedb.footprints import Place, astrometry, in_cells, near, ranges_around
 from pstamp_core.imagedb.images import MULTI_OVERLAP, USE_IMFILE_ID, Selection
 from pstamp_core.imagedb.stages import STAGES, Stage, stage_tables, warps_of
 from pstamp_core.imagedb.tables import diffInputSkyfile, pstampFootprint, pstampImage, rawExp, rawImfile
@@ -71,6 +71,16 @@ def select_rows(wanted: Selection) -> list[Row]:
     if wanted.req_type in ("byid", "byexp") and wanted.img_type != "stack" and _by_position(wanted):
         rows = _on_place(rows, _place(wanted), what)
     return _fit(rows, what)
+
+
+def pixels_of(position: tuple[float, float], footprint_ids: Collection[int]) -> dict[int, tuple[float, float]]:
+    """Return the pixel (FITS: the first is centred on 1, 1) of a position on each of the footprints."""
+    table = pstampFootprint
+    pixels: dict[int, tuple[float, float]] = {}
+    for batch in chunked(footprint_ids, _BATCH):
+        query: Any = table.select(table.footprint_id, table.wcs).where(table.footprint_id.in_(batch)).tuples()
+        pixels |= {footprint_id: astrometry(cards).to_pixel(*position) for footprint_id, cards in query}
+    return pixels
 
 
 def component_rows(stage: str, stage_id: int, component: str, options: int) -> list[Row]:
