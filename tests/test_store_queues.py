@@ -328,6 +328,38 @@ def test_jobs_of_one_image_are_claimed_together(store: Store, rows: Rows) -> Non
     ]  # fmt: skip
 
 
+def test_a_job_that_failed_before_is_claimed_alone(store: Store, rows: Rows) -> None:
+    """So that one that kills its worker takes no other with it: the first one or another, or of another request."""
+    first, second = rows.request(), rows.request()
+    jobs = [
+        rows.job(request, image="a", fault_count=count)
+        for request, count in ((first, 0), (first, 1), (first, 0), (second, 2), (second, 0), (second, 0), (first, 3))
+    ]
+    taken = []
+    while claimed := store.work(lambda: store.claim_jobs(rows.args(), 4)):
+        taken.append([jobs.index(job) for job in claimed])
+    assert taken == [[0, 2, 4, 5], [1], [6], [3]]
+
+
+def test_one_that_kills_its_worker_costs_its_neighbours_one_try(store: Store, rows: Rows, clock: Clock) -> None:
+    request = rows.request()
+    jobs = [rows.job(request, image="a") for _ in range(10)]
+    killer = jobs[4]
+    for _ in range(30):
+        claimed = store.work(lambda: store.claim_jobs(rows.args(), 100))
+        if killer in claimed:
+            clock.forward(61)
+            store.work(lambda claimed=claimed: fire(claimed, Event.LOST, rows.args("reaper")))
+        else:
+            store.work(lambda claimed=claimed: fire(claimed, Event.FINISH, rows.args()))
+        clock.forward(100)
+        faulted = list(pstampJob.select().where(pstampJob.fault > 0, pstampJob.fault_count < 3))
+        store.work(lambda faulted=faulted: fire(faulted, Event.REVERT, rows.args("revert")))
+    counts = {job.job_id: (job.state, job.fault_count) for job in pstampJob.select()}
+    assert counts.pop(killer.job_id) == (JobState.RUN, 3)
+    assert set(counts.values()) == {(JobState.STOP, 1)}
+
+
 def test_at_most_the_limit_is_claimed(store: Store, rows: Rows) -> None:
     jobs = [rows.job(image="a") for _ in range(5)]
     sizes = [len(store.work(lambda: store.claim_jobs(rows.args(), 2))) for _ in range(4)]

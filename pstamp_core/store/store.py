@@ -84,7 +84,8 @@ class Store:
         """Claim up to `limit` jobs of one image: that of the first job of the queue.
 
         Jobs of the same request come first, since they are as urgent; jobs of others that want the image come with
-        them. How many jobs there are, to be run or finished, makes no difference.
+        them. A job that failed before comes alone: should it kill its worker again, no other job loses a try by that.
+        How many jobs there are, to be run or finished, makes no difference.
 
         Races tolerated: who finds that all were taken meanwhile goes on at a random place in the same request, so that
         workers do not run into each other again. It returns none only when there is none.
@@ -94,9 +95,11 @@ class Store:
             req_id, image = found
             wanted = _jobs(args.now).where(pstampJob.image == image)
             rows = list(wanted.where(pstampJob.req_id == req_id).order_by(pstampJob.job_id).limit(limit))
-            if len(rows) < limit:
-                others = wanted.where(pstampJob.req_id != req_id).order_by(pstampJob.req_id, pstampJob.job_id)
-                rows += list(others.limit(limit - len(rows)))
+            alone = bool(rows and rows[0].fault_count)
+            rows = rows[:1] if alone else [job for job in rows if not job.fault_count]
+            if not alone and len(rows) < limit:
+                others = wanted.where(pstampJob.req_id != req_id, pstampJob.fault_count == 0)
+                rows += list(others.order_by(pstampJob.req_id, pstampJob.job_id).limit(limit - len(rows)))
             claimed = fire(rows, Event.CLAIM, args, race=True)
             if claimed:
                 return claimed
