@@ -275,7 +275,7 @@ class DataStore(Registry):
                     self._write_indexes([product])
                 return target
             try:
-                self._stage(staging, files, Path.symlink_to if place == "link" else shutil.copy2)
+                self._stage(staging, files, os.symlink if place == "link" else shutil.copy2)
                 with self._turn():
                     self._owned(product, fileset, None)
                     self._check_free(target, files, place)

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from errno import ELOOP, ENOENT, ENOTDIR
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
@@ -260,7 +261,7 @@ def _named(*names: str) -> bool:
 
 
 def _shortened(name: str) -> str:
-    return name if _named(name) else repr(name[:80])
+    return name if _named(name) and len(name) <= 80 else ascii(name[:80])
 
 
 def _shown(product: dsProduct) -> Any:
@@ -283,8 +284,10 @@ def _blocks(lines: Iterator[str]) -> Iterator[str]:
 def _found(path: Path) -> os.stat_result | None:
     try:
         return path.stat()
-    except (FileNotFoundError, NotADirectoryError):
-        return None
+    except OSError as error:
+        if error.errno in (ENOENT, ENOTDIR, ELOOP):
+            return None
+        raise
 
 
 @lru_cache(maxsize=_MD5S)
