@@ -13,7 +13,11 @@ import sys
 import time
 from pathlib import Path
 
-SUFFIXES = {"chip": (".ch.fits", ".ch.mk.fits", ".ch.wt.fits"), "warp": (".fits", ".mask.fits", ".wt.fits")}
+SUFFIXES = {
+    "chip": (".ch.fits", ".ch.mk.fits", ".ch.wt.fits"),
+    "warp": (".fits", ".mask.fits", ".wt.fits"),
+    "diff": (".fits", ".mask.fits", ".wt.fits"),
+}
 
 
 def main(root: Path, base: Path, words: list[str]) -> int:
