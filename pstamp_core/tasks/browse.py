@@ -7,7 +7,8 @@ there.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Iterator
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -16,6 +17,7 @@ from typing import Any
 from peewee import JOIN, Case, fn
 
 from pstamp_core.faults import PstampError, UserError, fault_sentence, is_retryable
+from pstamp_core.formats.results import COLUMNS, REQUEST_COLUMNS
 from pstamp_core.imagedb import Component, survey_of
 from pstamp_core.machines import DependentState, JobState, RequestState
 from pstamp_core.machines.job import OPEN
@@ -172,9 +174,10 @@ class View:
 
 @dataclass(frozen=True)
 class File:
-    """A file of a request's results; `picture` tells whether `pictures.picture` draws it."""
+    """A file of a request's results: its name, what sets it apart from others of its image, and whether it is drawn."""
 
     name: str
+    kind: str
     bytes: int
     picture: bool
 
@@ -196,7 +199,7 @@ class Outcome:
     waits : bool
         Its pixels are being made again.
     values : dict
-        The columns of the results table that are known.
+        By the names of the columns of the results table; None for what is not known.
     files : list of File
     """
 
@@ -226,7 +229,7 @@ class Match:
     sentence : str
         Why the first of the refused is.
     values : dict
-        What was asked for, by the columns of the request table.
+        What was asked for, by the names of the columns of the request table; None for what was not given.
     """
 
     row: int
@@ -477,16 +480,31 @@ def outcomes(
 
 
 def _outcome(job: pstampJob, waits: bool) -> Outcome:
-    made = list(result_rows(job))
+    values = _known(next(result_rows(job)), _RESULT_COLUMNS)
     products = json.loads(job.result)["products"] if job.result else []
-    files = [File(each["name"], each["bytes"], bool(IMAGE_STAMP.fullmatch(each["name"]))) for each in products]
+    files = [
+        File(name := each["name"], _KIND.search(name)[0], each["bytes"], is_picture(name, each["type"]))  # type: ignore[index]
+        for each in products
+    ]
     sentence = job.sentence
     if job.fault and (not sentence or is_retryable(job.fault)):
         # What failed for now may name what is no user's business.
         sentence = fault_sentence(job.fault)
-    return Outcome(
-        job.job_id, int(job.rownum), job.state.value, job.fault, sentence, waits, made[0], files
-    )  # fmt: skip
+    return Outcome(job.job_id, int(job.rownum), job.state.value, job.fault, sentence, waits, values, files)
+
+
+def is_picture(name: str, file_type: str) -> bool:
+    """Tell whether a file of a fileset is an image that has a picture, by its name and type."""
+    return file_type == "pstamp" and bool(IMAGE_STAMP.fullmatch(name))
+
+
+def _known(row: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    """Return the values of columns, None for those that say in their way that there is none."""
+    return {name: None if row.get(name) in (None, "", "0", "null") else row[name] for name in names}
+
+
+_KIND = re.compile(r"((mk|wt|exp|num|mdl)\.)?[^.]*$")
+_RESULT_COLUMNS = [column.name for column in COLUMNS]
 
 
 def matches(server: Server, account: Account, req_id: int, page: int = 1) -> tuple[list[Match], int]:
@@ -518,9 +536,8 @@ def matches(server: Server, account: Account, req_id: int, page: int = 1) -> tup
     for row, images, waiting, answers, any_, why in groups:
         params = json.loads(rows[any_].params) if rows[any_].params else {}
         sentence = (rows[why].sentence or fault_sentence(rows[why].fault)) if why else ""
-        found.append(
-            Match(int(row), int(images), int(waiting), int(answers), sentence, params.get("row", {}))
-        )  # fmt: skip
+        values = _known(params.get("row", {}), REQUEST_COLUMNS)
+        found.append(Match(int(row), int(images), int(waiting), int(answers), sentence, values))
     return found, _pages(total)
 
 

@@ -21,8 +21,7 @@ from pstamp_core.machines import RequestState
 from pstamp_core.stamps import STRETCHES, picture
 from pstamp_core.store import moment
 from pstamp_core.tasks.accounts import Account
-from pstamp_core.tasks.browse import NotThere, find_request
-from pstamp_core.tasks.report import IMAGE_STAMP
+from pstamp_core.tasks.browse import NotThere, find_request, is_picture
 from pstamp_core.tasks.server import Server
 
 __all__ = ["STRETCHES", "Tar", "draw", "result_file", "results_csv", "results_json"]
@@ -75,7 +74,7 @@ def draw(server: Server, account: Account, req_id: int, name: str, stretch: str)
         As `result_file`.
     """
     file, _ = result_file(server, account, req_id, name)
-    if file.type != "pstamp" or not IMAGE_STAMP.fullmatch(name):
+    if not is_picture(name, file.type):
         raise NotThere(f"{name} of request {req_id} is no image stamp, of which there would be a picture")
     with _drawing:
         return picture(file.path, stretch)
