@@ -150,7 +150,7 @@ def _measured(listed: ListedFile, folder: Path, *, abspath: bool) -> StoredFile:
     if not path.is_file():
         raise UserError(f"file {path}: there is no such file")
     found = measure(path, listed.type)
-    if (listed.bytes or found.bytes, listed.md5 or found.md5) != (found.bytes, found.md5):
+    if listed.bytes not in (None, found.bytes) or listed.md5 not in (None, found.md5):
         raise PstampError(
             f"file {path} has {found.bytes} bytes, md5 {found.md5}; the list says {_said(listed.bytes)} bytes, md5 "
             f"{_said(listed.md5)}",
