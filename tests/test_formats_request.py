@@ -418,7 +418,9 @@ def claim(path: Path, **claims: int) -> Path:
 def test_a_header_that_claims_too_much(tmp_path: Path) -> None:
     path = tmp_path / "r.fits"
     assert (
-        refusal(claim(path, NAXIS2=10**9)) == "r.fits: the table has 1000000000 rows (NAXIS2); expected at most 100000"
+        refusal(claim(path, NAXIS2=10**9))
+        == "r.fits: the table has 1000000000 rows (NAXIS2); expected at most 100000, "
+        "so send it in parts"
     )
     path.unlink()
     assert "the file is cut short" in refusal(claim(path, NAXIS2=99_999))
@@ -438,7 +440,7 @@ def test_limits(tmp_path: Path) -> None:
     path = write(tmp_path / "r.fits", PLACE)
     size = path.stat().st_size
     assert len(read_request(path, max_rows=2, max_bytes=size).rows) == 2
-    assert refusal(path, max_rows=1) == "r.fits: the table has 2 rows (NAXIS2); expected at most 1"
+    assert refusal(path, max_rows=1) == "r.fits: the table has 2 rows (NAXIS2); expected at most 1, so send it in parts"
     assert (
         refusal(path, max_bytes=size - 1)
         == f"r.fits: the file has more than {size - 1} bytes; expected a smaller table"

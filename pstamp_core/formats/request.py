@@ -132,8 +132,8 @@ def columns_of(extver: int) -> tuple[RequestColumn, ...]:
 class RequestRow:
     """One request specification: the columns of `COLUMNS` in lower case, with their meanings in IPP.
 
-    Texts have no blanks around them, and a null one (empty, or ``null`` in any case) is `None`. A number that is
-    not given is 0; one that can't be read is NaN (0 in an integer column) and stands in `bad` as it was.
+    Texts have no blanks around them, and a null one (empty, or ``null`` in any case) is `None`; `job_type` is in lower
+    case. A number that is not given is 0; one that can't be read is NaN (0 in an integer column) and stands in `bad` as it was.
 
     Attributes
     ----------
@@ -298,7 +298,9 @@ def read_request(path: Path, *, max_rows: int = MAX_ROWS, max_bytes: int = MAX_B
 def _values(column: RequestColumn, read: Column | None, length: int, bad: dict[int, dict[str, str]]) -> list[Any]:
     """Return the values of one column of rows; what can't be converted goes to `bad`, by row and column."""
     if column.tform.endswith("A"):
-        return [None] * length if read is None else _texts(read.values)
+        texts = [None] * length if read is None else _texts(read.values)
+        # Writers in use give this one in capitals, too.
+        return [text and text.lower() for text in texts] if column.name == "JOB_TYPE" else texts
     cells = [None] * length if read is None else read.values
     if column.tform == "D" and read is not None and read.code in "DEBIJKV" and None not in cells:
         return list(map(float, cells))

@@ -11,6 +11,7 @@ import stat
 import warnings
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -87,14 +88,14 @@ def read_table(
     from astropy.io import fits
 
     content = _content(path, max_bytes)
-    _check_header(path, content, 0)
+    content = _with_right_axes(path, content)
     try:
         with (
             warnings.catch_warnings(action="ignore"),  # astropy repairs what it can; what it can't, it raises
             fits.open(io.BytesIO(content), memmap=False, lazy_load_hdus=True, character_as_bytes=True) as hdus,
         ):
             primary = hdus[0].fileinfo()
-            _check_header(path, content, primary["datLoc"] + primary["datSpan"])
+            _end_of_header(path, content, primary["datLoc"] + primary["datSpan"])
             try:
                 hdu = hdus[1]
             except IndexError:
@@ -104,6 +105,7 @@ def read_table(
             if extname is not None and str(hdu.header.get("EXTNAME")).strip() != extname:
                 raise _refuse(path, f"EXTNAME is {shown(hdu.header.get('EXTNAME'))}", extname)
             _check_size(path, hdu, len(content), max_rows)
+            _mend_number_of_columns(hdu)
             return Table(
                 {key: hdu.header.get(key) for key in keywords}, _columns(path, hdu, wanted), int(hdu.header["NAXIS2"])
             )
@@ -131,12 +133,37 @@ def _content(path: Path, max_bytes: int) -> bytes:
     return content
 
 
-def _check_header(path: Path, content: bytes, start: int) -> None:
-    """Look for the END of the header that begins at `start`, before astropy parses without bounds."""
+def _end_of_header(path: Path, content: bytes, start: int) -> int:
+    """Return where the blocks of the header that begins at `start` end, before astropy parses without bounds."""
     end = b"END".ljust(80)
     cards = range(start, min(len(content), start + 80 * MAX_CARDS), 80)
-    if cards and not any(content[n : n + 80] == end for n in cards):
+    last = next((n for n in cards if content[n : n + 80] == end), None)
+    if cards and last is None:
         raise _refuse(path, "a header has no END", f"one within {MAX_CARDS} cards")
+    return start if last is None else -(-(last + 80) // 2880) * 2880
+
+
+def _with_right_axes(path: Path, content: bytes) -> bytes:
+    """Return a file with the right NAXIS where a writer left that of another header.
+
+    An extension that begins right after the primary header tells that there is no primary data; a table has two axes.
+    """
+    table = _end_of_header(path, content, 0)
+    if not content.startswith(b"XTENSION", table):
+        return content
+    for start, end, axes in (0, table, 0), (table, _end_of_header(path, content, table), 2):
+        card = content.find(b"NAXIS   =", start, end)
+        if card >= 0 and content[card + 9 : card + 30].strip() != str(axes).encode():
+            content = content[:card] + f"NAXIS   = {axes:20}".ljust(80).encode() + content[card + 80 :]
+    return content
+
+
+def _mend_number_of_columns(hdu: Any) -> None:
+    """Take the columns that there are for those that TFIELDS counts, where the latter do not fill a row."""
+    there = next(n for n in count(1) if f"TFORM{n}" not in hdu.header) - 1
+    if hdu.header["TFIELDS"] > there or sum(column.dtype.itemsize for column in hdu.columns) != hdu.header["NAXIS1"]:
+        hdu.header["TFIELDS"] = there
+        del hdu.columns
 
 
 def _check_size(path: Path, hdu: Any, size: int, max_rows: int) -> None:
@@ -146,7 +173,7 @@ def _check_size(path: Path, hdu: Any, size: int, max_rows: int) -> None:
     if min(width, rows, heap) < 0:
         raise _refuse(path, f"NAXIS1, NAXIS2, PCOUNT are {width}, {rows}, {heap}", "numbers that are not negative")
     if rows > max_rows:
-        raise _refuse(path, f"the table has {rows} rows (NAXIS2)", f"at most {max_rows}")
+        raise _refuse(path, f"the table has {rows} rows (NAXIS2)", f"at most {max_rows}, so send it in parts")
     start = hdu.fileinfo()["datLoc"]
     if start + width * rows + heap > size:
         raise _refuse(

@@ -226,7 +226,7 @@ def _foreign(table: RequestTable, source: str, sender: Account | None) -> Findin
     """Return what is wrong with the address in a file that `sender` sends."""
     if sender is None or not table.email or table.email.lower() == sender.email:
         return None
-    reason = f"but {sender.email} sends it: put that address into the file, or none (null)"
+    reason = f"it is not that of {sender.email}, who sends it: put that into the file, or none (null)"
     return _problem(source, "EMAIL", shown(table.email), reason, Fault.PSTAMP_NOT_AUTHORIZED)
 
 
