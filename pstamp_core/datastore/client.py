@@ -202,7 +202,7 @@ def fetch(
         Go on where an earlier call was cut off. What that had got lies beside `target`, under a private name that holds
         the file's ETag; where a server gives no strong one, nothing can be continued.
     progress : callable
-        Is told how many bytes are there, and of how many: 0 where that is not known.
+        Is told how many bytes are there, and of how many (0: not known); both are the same once, at the end.
 
     Raises
     ------
@@ -281,14 +281,14 @@ def _fetch(
         with _room(target, source, part if length else None, resume) as stream:
             while block := stream.read(_BLOCK) if length else b"":
                 sum_.update(block)
-            progress(length, source.length)
             for block in source.blocks:
                 stream.write(block)
                 sum_.update(block)
                 length += len(block)
                 if size is not None and length > size:
                     raise _damaged(f"{redact(uri)}: has more than the {size} bytes expected")
-                progress(length, source.length)
+                if length != source.length:
+                    progress(length, source.length)
             found = (length, sum_.hexdigest())
             expected = (length if size is None else size, wanted[1] or found[1])
             if found != expected:
