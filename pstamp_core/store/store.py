@@ -92,14 +92,13 @@ class Store:
         """
         found = _first_job(args.now)
         while found:
-            req_id, image = found
-            wanted = _jobs(args.now).where(pstampJob.image == image)
+            req_id, image, number, failed = found
+            alike = pstampJob.job_id == number if failed else (pstampJob.image == image) & (pstampJob.fault_count == 0)
+            wanted = _jobs(args.now).where(alike)
             rows = list(wanted.where(pstampJob.req_id == req_id).order_by(pstampJob.job_id).limit(limit))
-            alone = bool(rows and rows[0].fault_count)
-            rows = rows[:1] if alone else [job for job in rows if not job.fault_count]
-            if not alone and len(rows) < limit:
-                others = wanted.where(pstampJob.req_id != req_id, pstampJob.fault_count == 0)
-                rows += list(others.order_by(pstampJob.req_id, pstampJob.job_id).limit(limit - len(rows)))
+            if len(rows) < limit and not failed:
+                others = wanted.where(pstampJob.req_id != req_id).order_by(pstampJob.req_id, pstampJob.job_id)
+                rows += list(others.limit(limit - len(rows)))
             claimed = fire(rows, Event.CLAIM, args, race=True)
             if claimed:
                 return claimed
@@ -107,10 +106,15 @@ class Store:
         return []
 
 
-def _first_job(now: int) -> tuple[int, str] | None:
-    """Return request and image of the first job of the queue."""
+_JOB = pstampJob.req_id, pstampJob.image, pstampJob.job_id, pstampJob.fault_count
+"""What a claim must know of the job that it begins with."""
+_Job = tuple[int, str, int, int]
+
+
+def _first_job(now: int) -> _Job | None:
+    """Return the first job of the queue."""
     top = requests_with_jobs(now).limit(1).alias("top")
-    jobs = pstampJob.select(pstampJob.req_id, pstampJob.image).join(top, on=(top.c.number == pstampJob.job_id))
+    jobs = pstampJob.select(*_JOB).join(top, on=(top.c.number == pstampJob.job_id))
     found: list[Any] = list(jobs.tuples())
     return found[0] if found else None
 
@@ -148,8 +152,8 @@ def _requests_with(jobs: ModelSelect[Any]) -> ModelSelect[Any]:
     return _in_active_label(running).order_by(SQL("number IS NULL"), priority().desc(), pstampRequest.req_id)
 
 
-def _any_job(now: int, req_id: int) -> tuple[int, str] | None:
-    """Return a request and the image of a job in it, from a random place on; None if no job of it can run any more."""
+def _any_job(now: int, req_id: int) -> _Job | None:
+    """Return a job of a request, from a random place on; None if no job of it can run any more."""
     jobs = _jobs(now).where(pstampJob.req_id == req_id)
     order: Any = pstampJob.job_id
     ends: list[Any] = []
@@ -158,7 +162,7 @@ def _any_job(now: int, req_id: int) -> tuple[int, str] | None:
     if len(ends) < 2:
         return None
     place = random.randint(ends[0][0], ends[1][0])
-    later = jobs.select(pstampJob.req_id, pstampJob.image).where(pstampJob.job_id >= place).order_by(order).limit(1)
+    later = jobs.select(*_JOB).where(pstampJob.job_id >= place).order_by(order).limit(1)
     found: list[Any] = list(later.tuples())
     return found[0] if found else None
 

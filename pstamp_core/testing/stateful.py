@@ -98,6 +98,7 @@ class By:
     now: int
     owner: str = ""
     fault: int = 0
+    cause: int | None = None
     operator: bool = True
 
 
@@ -196,7 +197,7 @@ class Model:
             case "run", "fault" if mine and by.fault >= 10:
                 return {**FREE, "state": "stop", "fault": by.fault, "cause": 0, "fault_count": row["fault_count"] + 1}
             case "run", "give_up" if free:
-                return {"state": "stop", "fault": by.fault}
+                return {"state": "stop", "fault": by.fault, "cause": row["cause"] if by.cause is None else by.cause}
             case (("parsed" | "run"), "cancel"):
                 return {**FREE, "state": "cancel", "fault": CANCELLED}
         return None
@@ -238,7 +239,7 @@ class Model:
             self.cooling[before["open_key"]] = by.now + COOLDOWN if given_up else 0
         if kind == "dependent" and after["state"] == "stop":
             for job, _ in self.jobs(dep_id=number, state="run"):
-                self.happen("job", job, "give_up", By(by.now, fault=after["fault"]))
+                self.happen("job", job, "give_up", By(by.now, fault=after["fault"], cause=after["cause"]))
 
     @staticmethod
     def _answer(number: int, fault: int) -> Row:
@@ -252,7 +253,7 @@ class Model:
             if dependent and dependent["state"] == "hold":
                 self.happen("dependent", row["dep_id"], "unhold", by)
             elif dependent and dependent["state"] == "stop":
-                self.happen("job", job, "give_up", By(by.now, fault=dependent["fault"]))
+                self.happen("job", job, "give_up", By(by.now, fault=dependent["fault"], cause=dependent["cause"]))
 
     def parse(self, number: int, wishes: Sequence[str], by: By, *, preview: bool) -> None:
         """Let a request be parsed into jobs (see `plan_of`)."""
@@ -399,12 +400,14 @@ class Lives(RuleBasedStateMachine):
     # -- workers
 
     def claim(self, worker: int, queue: str, limit: int) -> list[Claim]:
-        """Claim the first rows of a queue; of jobs those of one image."""
+        """Claim the first rows of a queue; of jobs those of one image, or one that failed before."""
         server = self.servers[worker]
         expected = self.due(queue)
         if queue == "run":
             jobs = self.model.rows["job"]
-            expected = [n for n in expected if jobs[n]["image"] == jobs[expected[0]]["image"]]
+            first = jobs[expected[0]]
+            alike = [n for n in expected if jobs[n]["image"] == first["image"] and not jobs[n]["fault_count"]]
+            expected = expected[:1] if first["fault_count"] else alike
             rows = server.store.work(lambda: server.store.claim_jobs(server.args(), limit))
         else:
             rows = server.store.work(lambda: server.store.claim(QUEUES[queue](self.clock.now), server.args(), limit))
