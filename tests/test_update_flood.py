@@ -176,7 +176,7 @@ def run(flood: Flood, exposures: int, cells: int, jobs: int) -> list[int]:
         [0, chips, 0, 0], [0, images, 0, 0], [0, images, 0, 0], [images, 0, jobs, REQUESTS], [0, 0, 0, 0],
     ]  # fmt: skip
     for (_, made, ran, finished), (_, *queries) in cycles:
-        bounds = 10 + 30 * made, 10 + 30 * images * (ran > 0), 10 + 30 * finished
+        bounds = 10 + 30 * made, 10 + 30 * images * (ran > 0), 10 + 40 * finished
         assert all(count <= bound for count, bound in zip(queries, bounds, strict=True)), queries
     assert flood.made() == {"chip": chips, "warp": images, "diff": images}
     with flood.server.store.reading():
