@@ -7,13 +7,15 @@ from pathlib import Path
 import pytest
 from worlds import World
 
-from pstamp_core.files import publish, written
-from pstamp_core.machines import JobState
-from pstamp_core.store import pstampHistory, pstampJob
+from pstamp_core.files import link_or_copy, publish, written
+from pstamp_core.machines import JobState, RequestState
+from pstamp_core.store import pstampHistory, pstampJob, pstampRequest
 from pstamp_core.tasks import jobs
+from pstamp_core.tasks.finish import finish_requests
 from pstamp_core.tasks.jobs import run_jobs
 from pstamp_core.tasks.operate import cancel
 from pstamp_core.tasks.parse import parse_requests
+from pstamp_core.tasks.retry import reap, revert
 from pstamp_core.tasks.submit import submit
 
 
@@ -71,6 +73,40 @@ def test_a_worker_who_is_overtaken_while_it_publishes_spoils_nothing(
     with world.serving() as server:
         run_jobs(server, 100)
     assert world.state() == ends[1]
+    world.look()
+
+
+def test_publishing_that_takes_long_keeps_its_lease(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As long as it brings one file after the other into place; one that hangs at a file is lost."""
+    lost: list[int] = []
+
+    def slow(seconds: float) -> None:
+        def place(source: Path, target: Path) -> None:
+            world.clock.forward(seconds)
+            with world.serving() as other:
+                lost.append(reap(other))
+            link_or_copy(source, target)
+
+        monkeypatch.setattr("pstamp_core.datastore.filesets.link_or_copy", place)
+
+    monkeypatch.setattr("pstamp_core.tasks.finish.time.monotonic", lambda: world.clock.now / 1e6)
+    with world.serving() as server, server.store.reading():
+        while run_jobs(server, 100):
+            pass
+        for job in pstampJob.select().where(pstampJob.state == JobState.RUN):
+            cancel(server, "job", job.job_id, "ana")
+        slow(601)
+        finish_requests(server, 1)
+        request = pstampRequest.get()
+        assert (request.state, request.fault, lost[0]) == (RequestState.RUN, 6, 1)
+        world.clock.forward(60)
+        revert(server)
+        lost.clear()
+        slow(300)
+        finish_requests(server, 1)
+        assert pstampRequest.get().state is RequestState.STOP
+        assert len(lost) > 4
+        assert set(lost) == {0}
     world.look()
 
 

@@ -153,6 +153,7 @@ class DataStore(Registry):
         files: Sequence[StoredFile],
         values: Sequence[str],
         before_rename: Callable[[], None] = lambda: None,
+        after_each: Callable[[], None] = lambda: None,
     ) -> Path:
         """Put a fileset in place and register it; the same call again ends in the same state, wherever it broke off.
 
@@ -170,6 +171,8 @@ class DataStore(Registry):
             Values of the product's columns; the first is the number of the request, which owns the fileset.
         before_rename : callable, optional
             Called when all files are there under a private name; what it raises ends the call and leaves nothing.
+        after_each : callable, optional
+            Called after each file, likewise.
 
         Returns
         -------
@@ -202,7 +205,7 @@ class DataStore(Registry):
                     self._clear_unlisted(target)
                 _sweep(target)
             try:
-                self._stage(staging, files, link_or_copy)
+                self._stage(staging, files, link_or_copy, after_each)
                 with self._turn():
                     before_rename()
                     with _placed(staging, target):
@@ -424,7 +427,13 @@ class DataStore(Registry):
             )
         _remove(target)
 
-    def _stage(self, staging: Path, files: Sequence[StoredFile], place: Callable[[Path, Path], object]) -> None:
+    def _stage(
+        self,
+        staging: Path,
+        files: Sequence[StoredFile],
+        place: Callable[[Path, Path], object],
+        after_each: Callable[[], None] = lambda: None,
+    ) -> None:
         staging.mkdir()
         for file in files:
             source, placed = file.path, staging / file.name
@@ -440,6 +449,7 @@ class DataStore(Registry):
                 )
             if not placed.samefile(source):  # a linked file was brought to disk by who wrote it (`files.publish`)
                 _sync(placed)
+            after_each()
         write_text(staging / INDEX, _file_index(files))
         _sync(staging)
 

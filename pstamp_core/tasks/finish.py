@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -66,16 +67,28 @@ def finish_request(server: Server, request: pstampRequest) -> None:
         files.append(measure(outdir / PARSE_ERRORS, "text"))
     files += [_stored(product) for job in jobs for product in _products(job)]
 
-    def still_ours() -> None:
+    beat = time.monotonic()
+
+    def keep_lease() -> None:
         server.store.work(lambda: fire([request], Event.HEARTBEAT, server.args()))
+
+    def after_each() -> None:
+        nonlocal beat
+        if time.monotonic() - beat > server.settings.lease_seconds / 3:
+            keep_lease()
+            beat = time.monotonic()
+
+    def still_ours() -> None:
+        keep_lease()
         sweep(outdir)  # all has its public name: what is left is of workers who died, or lost their leases
 
     product = request.outProduct or server.settings.product
     if not server.datastore.has_product(product):
         server.datastore.add_product(product, "PSRESULTS", "Results of the postage stamp server", ("req_id",))
     server.datastore.publish(
-        product, request.name, "PSRESULTS", files, values=(str(request.req_id),), before_rename=still_ours
-    )
+        product, request.name, "PSRESULTS", files, values=(str(request.req_id),), before_rename=still_ours,
+        after_each=after_each,
+    )  # fmt: skip
 
     def stop() -> pstampRequest:
         args = server.args(open_jobs=open_jobs(request))
