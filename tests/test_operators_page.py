@@ -284,7 +284,7 @@ request 1 (page): run for 1 min (1 try)
   job 1: run for 1 min
       waits for an image: dependent 1
     dependent 1 (diff 50004 skycell.1234.055): new for 1 min (3 looks; next T+70 s; given up T+7 d)
-        waits for its warp: waits for its chip: a try to make it failed, with fault 5: ...
+        at the last look: waits for its warp: waits for its chip: a try to make it failed, with fault 5: ...
       component diff 50004 skycell.1234.055: run cleaned, pixels cleaned
           waits for its warp
         warp 40004 skycell.1234.055: run cleaned, pixels cleaned

@@ -336,7 +336,10 @@ class _Why:
             links, helps = own
             return [*links, *self.component(dependent)[0]], helps
         components, helps = self.component(dependent)
-        return [self.link(dependent, dependent.reason or "not looked at yet"), *components], helps
+        reason = dependent.reason or "not looked at yet"
+        if dependent.attempt and reason != components[0].reason:
+            reason = f"at the last look: {reason}"
+        return [self.link(dependent, reason), *components], helps
 
     def component(self, dependent: pstampDependent) -> Links:
         """Return the component as it is now in the image database, and what of its inputs is not there."""
