@@ -1,10 +1,12 @@
 #!/bin/sh
-# Installs the programs that the tests need and Debian has: MariaDB's server, and the model checker spin.
+# Installs the programs that the tests need and Debian has: MariaDB's server, the model checker spin, and the
+# browser Chromium.
 set -eu
 PATH=$PATH:/usr/sbin:/usr/local/sbin
 missing=
 [ -n "${PSTAMP_TEST_MYSQL:-}" ] || command -v mariadbd >/dev/null || missing="$missing mariadb-server-core"
 command -v spin >/dev/null || missing="$missing spin"
+command -v chromium >/dev/null || missing="$missing chromium fonts-dejavu-core"
 command -v gcc >/dev/null || missing="$missing gcc libc6-dev"
 [ -n "$missing" ] || exit 0
 if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
