@@ -288,6 +288,28 @@ def test_a_new_password_and_disabling_end_all_that_stands_for_the_account(
     assert check_password(server, ana.email, change.get("password", PASSWORD), HERE) == ana
 
 
+@pytest.mark.parametrize("change", [{"password": "another password"}, {"active": False}])
+def test_who_logs_in_while_the_account_is_changed_is_not_let_in(
+    server: Server, ana: Account, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any]
+) -> None:
+    fits = accounts._fits
+
+    def slow(hashed: str, password: str) -> bool:
+        change_account(server, ana.email, **change)
+        return fits(hashed, password)
+
+    monkeypatch.setattr(accounts, "_fits", slow)
+    assert refusal(log_in, server, ana.email, PASSWORD, HERE) == DOES_NOT_FIT
+    assert pstampKey.select().count() == 0
+
+
+def test_a_disabled_account_has_no_login_and_no_token(server: Server, ana: Account) -> None:
+    """Not even one that was made in the moment when it was disabled."""
+    (_, login), token = log_in(server, ana.email, PASSWORD, HERE), add_token(server, ana, "t")
+    pstampAccount.update(active=False).execute()
+    assert (by_login(server, login), by_token(server, token)) == (None, None)
+
+
 def test_a_change_that_can_not_be_ends_nothing(server: Server, ana: Account) -> None:
     _, secret = log_in(server, ana.email, PASSWORD, HERE)
     assert refusal(change_account, server, ana.email, password="short") == (

@@ -19,6 +19,8 @@ from datetime import datetime
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from peewee import SQL
+
 from pstamp_core.faults import Fault, UserError
 from pstamp_core.machines.machine import MICROSECONDS
 from pstamp_core.store import moment, pstampAccount, pstampGroup, pstampGuess, pstampKey, pstampRequest
@@ -38,8 +40,6 @@ MAX_EMAIL = 68
 MAX_TOKENS = 100
 """Tokens of an account."""
 MAX_TOKEN_DAYS = 3650
-MAX_SECRET = 200
-"""Characters of a login or token that is looked up; ours have fewer."""
 
 WRONG_FOR_EMAIL = 10
 WRONG_FROM_ADDRESS = 50
@@ -201,6 +201,13 @@ def check_password(server: Server, email: str, password: str, address: str) -> A
     Refused
         They do not belong together, the account is disabled, or too many were wrong.
     """
+    row = _row_of(server, email, password, address)
+    with server.store.reading():
+        return _account(row)
+
+
+def _row_of(server: Server, email: str, password: str, address: str) -> pstampAccount:
+    """Return the row of the account, as `check_password` says."""
     email = email.strip().lower()
     limits = {f"email {email[:MAX_EMAIL]}": WRONG_FOR_EMAIL, f"address {_network(address)}": WRONG_FROM_ADDRESS}
     limits = {who.encode("ascii", "replace").decode(): limit for who, limit in limits.items()}
@@ -210,22 +217,36 @@ def check_password(server: Server, email: str, password: str, address: str) -> A
         fits = _fits(row.password if row else _nobodys(), password)
         _refuse_guesses(limits, server.store.now())  # others guessed meanwhile
         if row and fits and row.active:
-            return _account(row)
+            return row
     server.store.work(lambda: _count_wrong(list(limits), server.store.now()))
-    raise Refused("e-mail address and password do not belong to an account here")
+    raise Refused(_NOT_TOGETHER)
+
+
+_NOT_TOGETHER = "e-mail address and password do not belong to an account here"
 
 
 def log_in(server: Server, email: str, password: str, address: str) -> tuple[Account, str]:
     """Return the account, as `check_password` does, and a new secret that stands for it from now on.
+
+    Races tolerated: where password or account were changed since the password was compared, there is no login.
 
     Raises
     ------
     Refused
         As `check_password`.
     """
-    account = check_password(server, email, password, address)
-    seconds = server.settings.login_hours * 3600
-    return account, server.store.work(lambda: _make_key(server, account, None, seconds))
+    row = _row_of(server, email, password, address)
+    mine = pstampAccount.account_id == row.account_id
+    as_it_was = mine & (pstampAccount.password == row.password) & (pstampAccount.active == True)  # noqa: E712 (SQL)
+
+    def work() -> tuple[Account, str]:
+        # This locks the row, so that a change comes before or after all of this.
+        if not pstampAccount.update(email=row.email).where(as_it_was).execute():
+            raise Refused(_NOT_TOGETHER)
+        account = _account(row)
+        return account, _make_key(server, account, None, server.settings.login_hours * 3600)
+
+    return server.store.work(work)
 
 
 def by_login(server: Server, secret: str) -> Account | None:
@@ -296,18 +317,19 @@ def by_token(server: Server, secret: str) -> Account | None:
 
 
 def visible(account: Account) -> Any:
-    """Return the condition for the requests that an account may see, for a query of `pstampRequest`.
+    """Return the condition for the requests that an account may see, for a query of `pstampRequest` in this session.
 
     These are its own, those of whoever shares a group with it, and all for an operator.
     """
     if account.operator:
-        return pstampRequest.req_id > 0
+        return SQL("1 = 1")
     friends = (
         pstampAccount.select(pstampAccount.email)
         .join(pstampGroup, on=(pstampGroup.account_id == pstampAccount.account_id))
         .where(pstampGroup.name.in_(sorted(account.groups)))
     )
-    return (pstampRequest.username == account.email) | pstampRequest.username.in_(friends)
+    # As a list: with a subquery MariaDB looks at all requests.
+    return pstampRequest.username.in_({account.email, *(row.email for row in friends)})
 
 
 def may_see(account: Account, request: pstampRequest) -> bool:
@@ -378,7 +400,7 @@ def _fits(hashed: str, password: str) -> bool:
 
     with _hashing:
         try:
-            return _hasher().verify(hashed, _bytes(password[: MAX_PASSWORD + 1]))
+            return _hasher().verify(hashed, _bytes(password))
         except (VerificationError, InvalidHashError):
             return False
 
@@ -415,7 +437,7 @@ def _count_wrong(subjects: list[str], now: int) -> None:
 
 
 def _digest(secret: str) -> str:
-    return hashlib.sha256(secret[:MAX_SECRET].encode("utf-8", "surrogatepass")).hexdigest()
+    return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _make_key(server: Server, account: Account, name: str | None, seconds: float) -> str:
