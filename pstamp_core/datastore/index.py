@@ -100,7 +100,7 @@ def product_index(
         Characters of the longest name, of the longest type, and of the longest value of each own column. Columns are
         at least as wide as that, and as their labels.
     """
-    shown = list(_clean(_defined(labels)))
+    shown = _clean(list(_defined(labels)))
     header = ["# filesetID", "time registered", "type", *shown]
     name, kind, *values = [*longest, *[0] * (2 + len(shown))][: 2 + len(shown)]
     needed = [name, _TIME_WIDTH if name else 0, kind, *values]
@@ -201,16 +201,19 @@ def read_file_list(text: str) -> list[ListedFile]:
     return files
 
 
-def _line(fields: Sequence[str], widths: Sequence[int]) -> str:
+def _line(fields: Iterable[str], widths: Iterable[int]) -> str:
     # Fewer fields than widths make a shorter row; fields without a width are not shown.
-    return "".join(f"{field:<{width}}|" for field, width in zip(fields, widths, strict=False)) + "\n"
+    return "|".join(map(str.ljust, fields, widths)) + "|\n"
 
 
 def _fileset_header(labels: Sequence[str | None], widths: Sequence[int]) -> str:
-    return _line([*_FILESET, *_clean(_defined(labels))], widths)
+    return _line([*_FILESET, *_clean(list(_defined(labels)))], widths)
 
 
-def _clean(fields: Iterable[str]) -> list[str]:
+def _clean(fields: Sequence[str]) -> Sequence[str]:
+    text = "".join(fields)
+    if text.isprintable() and "|" not in text and "#" not in text:  # nearly always, and quickly seen
+        return fields
     # A client drops a row with such a character; the rest of the text is worth more than the character.
     return [_BREAKS_A_ROW.sub(" ", field) for field in fields]
 
@@ -223,7 +226,7 @@ def _defined(texts: Iterable[str | None]) -> Iterator[str]:
 
 
 def _time_text(moment: datetime) -> str:
-    return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="seconds") + "Z"
+    return moment.astimezone(UTC).isoformat()[:19] + "Z"
 
 
 def _read(text: str, parse: Callable[[list[str]], T]) -> list[T]:

@@ -111,17 +111,17 @@ class Registry:
         what = f"product {product}"
         with self.working(what):
             row = self._product(product)
+            own = texts(row, "prod_col")
             shown = _shown(row)
             if after:
                 shown &= dsFileset.fileset_id > self._fileset(row, after).fileset_id
             length = fn.CHAR_LENGTH if isinstance(self.database, MySQLDatabase) else fn.LENGTH
-            values = (fn.COALESCE(value, "null") for value in columns(dsFileset, "prod_col"))
+            values = (fn.COALESCE(value, "null") for value in columns(dsFileset, "prod_col")[: len(own)])
             wide = [fn.MAX(length(text)) for text in (dsFileset.fileset_name, _type(dsFileset), *values)]
             query: Any = dsFileset.select(fn.MAX(dsFileset.fileset_id), *wide).where(shown)
             newest, *longest = query.tuples().get()
-        entries = self._filesets(what, shown & (dsFileset.fileset_id <= (newest or 0)))
-        own = texts(row, "prod_col")
-        return _blocks(product_index(entries, own, [n or 0 for n in longest][: 2 + len(own)]))
+        entries = self._filesets(what, shown & (dsFileset.fileset_id <= (newest or 0)), len(own))
+        return _blocks(product_index(entries, own, [n or 0 for n in longest]))
 
     def fileset_index(self, product: str, fileset: str) -> Iterator[str]:
         """Return the index of a fileset, hidden or not, in blocks of lines.
@@ -201,12 +201,12 @@ class Registry:
             raise NotRegistered(f"there is no fileset {_shortened(name)} in product {product.prod_name}")
         return row
 
-    def _filesets(self, what: str, condition: Any) -> Iterator[FilesetEntry]:
-        # As text: peewee takes ten times longer to read a time than Python itself.
-        time = fn.SUBSTR(dsFileset.reg_time, 1).python_value(_moment)
-        shown = (dsFileset.fileset_name, time, _type(dsFileset), *columns(dsFileset, "prod_col"))
+    def _filesets(self, what: str, condition: Any, number: int = COLUMNS) -> Iterator[FilesetEntry]:
+        """Yield filesets with the first `number` of their values."""
+        time = fn.SUBSTR(dsFileset.reg_time, 1)  # a text with both engines
+        shown = (dsFileset.fileset_name, time, _type(dsFileset), *columns(dsFileset, "prod_col")[:number])
         for name, registered, kind, *values in self._portions(what, dsFileset.fileset_id, shown, condition):
-            yield FilesetEntry(name, registered, kind, trimmed(values))
+            yield FilesetEntry(name, datetime.fromisoformat(registered).replace(tzinfo=UTC), kind, trimmed(values))
 
     def _files(self, what: str, fileset_id: int) -> Iterator[FileEntry]:
         shown = (dsFile.file_name, dsFile.bytes, dsFile.md5sum, _type(dsFile), *columns(dsFile, "type_col"))
@@ -214,21 +214,23 @@ class Registry:
         with self.working(what):
             query: Any = dsFile.select(fn.COUNT(dsFile.file_id), fn.MAX(dsFile.file_id)).where(mine)
             number, last = query.tuples().get()
-        for name, size, md5, kind, *values in self._portions(
-            what, dsFile.file_id, shown, mine & (dsFile.file_id <= (last or 0))
-        ):
+        upto = mine & (dsFile.file_id <= (last or 0))
+        for name, size, md5, kind, *values in self._portions(what, dsFile.file_id, shown, upto):
             number -= 1
             yield FileEntry(name, size, md5, kind, trimmed(values))
         if number:
             raise RetryableError(f"data store {self.root}: {what} was replaced while its index was read; read it again")
 
     def _portions(self, what: str, key: Any, shown: Iterable[Any], condition: Any) -> Iterator[Any]:
-        """Yield rows in the order of `key`; no connection is held between two portions."""
+        """Yield rows in the order of `key`, as the engine gives them: peewee's own way takes three times longer.
+
+        No connection is held between two portions.
+        """
         last, full = 0, True
         while full:
             with self.working(what):
                 query = key.model.select(key, *shown).where(condition, key > last).order_by(key).limit(_PORTION)
-                rows: list[Any] = list(query.tuples())
+                rows = self.database.execute(query).fetchall()  # type: ignore[no-untyped-call]
             full = len(rows) == _PORTION
             for last, *row in rows:  # noqa: B007 (used for the next portion)
                 yield row
@@ -270,10 +272,6 @@ def _shown(product: dsProduct) -> Any:
 
 def _type(table: type[dsFile | dsFileset]) -> Any:
     return fn.COALESCE(fn.NULLIF(table.type, ""), _UNTYPED)
-
-
-def _moment(text: str) -> datetime:
-    return datetime.fromisoformat(text).replace(tzinfo=UTC)
 
 
 def _blocks(lines: Iterator[str]) -> Iterator[str]:
