@@ -368,7 +368,6 @@ def test_a_file_is_checked_before_it_is_sent(restricted: Server, survey: Survey,
     assert [(each.position, each.column, each.value, each.reason) for each in check_file(restricted, good, ann)] == [
         (0, "REQ_NAME", "'good'", f"it is in use by request {number} (new); send it under another name"),
     ]  # fmt: skip
-    assert check_file(restricted, good, ann, sent=True) == []
     bad = write(
         tmp_path / "bad.fits", row(4, survey, w=-9000), row(7, survey, project="nix", w=0), row(5, survey),
         row(6, survey, req="byname", img="x"), email="bob@obs.edu",

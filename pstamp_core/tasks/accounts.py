@@ -332,12 +332,6 @@ def visible(account: Account) -> Any:
     return pstampRequest.username.in_({account.email, *(row.email for row in friends)})
 
 
-def may_see(account: Account, request: pstampRequest) -> bool:
-    """Tell whether an account may see a request, within a session or unit of work."""
-    mine = (pstampRequest.req_id == request.req_id) & visible(account)
-    return bool(pstampRequest.select().where(mine).exists())
-
-
 def _checked_email(email: str) -> str:
     email = email.strip().lower()
     if not (_EMAIL.fullmatch(email) and len(email) <= MAX_EMAIL):

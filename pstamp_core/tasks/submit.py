@@ -170,7 +170,7 @@ def web_request(
     return number, name, place.file
 
 
-def check_file(server: Server, path: Path, sender: Account | None = None, *, sent: bool = False) -> list[Finding]:
+def check_file(server: Server, path: Path, sender: Account | None = None) -> list[Finding]:
     """Return all that is wrong with a request file, as far as that can be told without a look at images.
 
     A finding about the whole request (`Finding.position` 0) comes first and keeps all of it from being served; one
@@ -184,8 +184,6 @@ def check_file(server: Server, path: Path, sender: Account | None = None, *, sen
         The file.
     sender : Account, optional
         Who sends it, as for `submit`.
-    sent : bool
-        It has been queued, so that its name is in use by itself and its rows are counted.
     """
     try:
         table = read_request(path, max_rows=server.settings.max_rows)
@@ -196,9 +194,8 @@ def check_file(server: Server, path: Path, sender: Account | None = None, *, sen
         table = replace(table, email=sender.email)
     found = check_request(table, serve_v1=server.settings.serve_v1, path=path)
     whole.append(found)
-    if not sent:
-        with server.store.reading():
-            whole += [_name_in_use(table.req_name, path.name), _over_quota(server, len(table.rows), path.name, sender)]
+    with server.store.reading():
+        whole += [_name_in_use(table.req_name, path.name), _over_quota(server, len(table.rows), path.name, sender)]
     if found and found.column == "EMAIL":
         return [each for each in whole if each]
     user = look_up_user(server, table.email)
