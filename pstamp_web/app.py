@@ -18,8 +18,9 @@ from starlette.exceptions import HTTPException as AnyHTTPException
 from pstamp_core import __version__
 from pstamp_core.faults import Fault, PstampError, RetryableError, UserError
 from pstamp_core.tasks.accounts import Refused
+from pstamp_core.tasks.browse import NotThere
 from pstamp_core.tasks.server import Server
-from pstamp_web import datastore, finder, login
+from pstamp_web import datastore, finder, login, requests, send, status
 from pstamp_web.guard import Guard
 from pstamp_web.pages import page
 
@@ -37,7 +38,7 @@ def make_app(server: Server) -> FastAPI:
     """Return the web service of `server`; see `pstamp_web.who` for who may ask what."""
     app = FastAPI(title="pstamp", version=__version__, docs_url=None, redoc_url=None, openapi_url="/api/openapi.json")
     app.state.server = server
-    for router in (login.router, finder.router):
+    for router in (login.router, finder.router, requests.router, send.router, status.router):
         app.include_router(router)
     app.include_router(datastore.router, prefix="/ds")
     app.mount("/static", StaticFiles(directory=Path(__file__).parent / "static"))
@@ -64,6 +65,8 @@ def _answer(request: Request, status: int, sentence: str, headers: dict[str, str
 def _failed(request: Request, error: PstampError) -> Response:
     if isinstance(error, Refused):
         return _answer(request, 403, str(error))
+    if isinstance(error, NotThere):
+        return _answer(request, 404, str(error))
     if isinstance(error, UserError):
         return _answer(request, 400, str(error))
     log.error("%s %s: %s", request.method, request.url.path, error)

@@ -11,6 +11,7 @@ import base64
 import binascii
 import hashlib
 import hmac
+from collections.abc import AsyncIterator
 from typing import Annotated
 from urllib.parse import quote
 
@@ -108,15 +109,15 @@ def address_of(request: Request) -> str:
     return request.client.host if request.client else ""
 
 
-async def _form(request: Request) -> FormData:
-    """Return a form, of bounded size; one that comes with a login must carry its token."""
-    form = await request.form(max_files=1, max_fields=MAX_FIELDS, max_part_size=MAX_FIELD)
-    token = form_token(request)
-    if token and not hmac.compare_digest(token.encode(), str(form.get("form_token", "")).encode()):
-        raise HTTPException(
-            403, "this form is too old, or came from another site; go back, load the page anew, and send it again"
-        )
-    return form
+async def _form(request: Request) -> AsyncIterator[FormData]:
+    """Give a form, of bounded size; one that comes with a login must carry its token."""
+    async with request.form(max_files=1, max_fields=MAX_FIELDS, max_part_size=MAX_FIELD) as form:
+        token = form_token(request)
+        if token and not hmac.compare_digest(token.encode(), str(form.get("form_token", "")).encode()):
+            raise HTTPException(
+                403, "this form is too old, or came from another site; go back, load the page anew, and send it again"
+            )
+        yield form
 
 
 Visitor = Annotated[Account | None, Depends(_visitor)]

@@ -186,10 +186,7 @@ def _plan_rows(
     file, settings = Path(plan.columns["uri"]), server.settings
     findings = check_rows(table, project_fault=projects.fault, max_size_pixels=settings.max_stamp_pixels, path=file)
     for number, (row, problems) in enumerate(zip(table.rows, findings, strict=True)):
-        if problems:
-            plan.answer(problems[0].fault, _sentence(problems), **_row_columns(row))
-        else:
-            _plan_row(row, projects, plan, outdir)
+        _plan_row(row, problems, projects, plan, outdir)
         if len(plan.jobs) > settings.max_jobs:
             plan.jobs.clear()
             plan.answer(
@@ -200,6 +197,27 @@ def _plan_rows(
             return
         if progress:
             progress("parse rows", number + 1, len(table.rows))
+
+
+def rehearse(server: Server, table: RequestTable, email: str, *, most: int) -> list[list[PlannedJob]]:
+    """Return what each row of a request of this user would lead to, the answers among it; nothing is stored.
+
+    Rows are left out at the end once there are more than `most` jobs.
+    """
+    by_row: list[list[PlannedJob]] = []
+    with ExitStack() as connections:
+        projects = _Projects(server, look_up_user(server, email), True, connections)
+        settings = server.settings
+        findings = check_rows(
+            table, project_fault=projects.fault, max_size_pixels=settings.max_stamp_pixels, path=table.req_name
+        )
+        for row, problems in zip(table.rows, findings, strict=True):
+            plan = Plan()
+            _plan_row(row, problems, projects, plan, settings.work)
+            by_row.append(plan.jobs)
+            if sum(map(len, by_row)) > most:
+                break
+    return by_row
 
 
 def _sentence(findings: list[Finding]) -> str:
@@ -310,7 +328,10 @@ def _row_columns(row: RequestRow) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _plan_row(row: RequestRow, projects: _Projects, plan: Plan, outdir: Path) -> None:
+def _plan_row(row: RequestRow, problems: list[Finding], projects: _Projects, plan: Plan, outdir: Path) -> None:
+    if problems:
+        plan.answer(problems[0].fault, _sentence(problems), **_row_columns(row))
+        return
     project, _ = projects.look_up(str(row.project))
     if project is None:
         raise Stale(f"project {row.project} has gone meanwhile")
