@@ -29,7 +29,7 @@ from pstamp_core.datastore.client import (
     listed,
     name_of,
 )
-from pstamp_core.datastore.index import ProductEntry, root_index
+from pstamp_core.datastore.index import ProductEntry, fileset_index, root_index
 from pstamp_core.faults import Fault, RetryableError, UserError
 
 SLOW = 0.3  # s
@@ -181,6 +181,21 @@ def test_redirects_and_answer_have_one_time_together(remote: Remote, stop: threa
     remote.special["index.txt"] = late
     with pytest.raises(HttpError, match=r"index\.txt: no answer within 0\.3 s$"):
         list_filesets(remote.uri, Terms(5, total=SLOW, redirects=1000))
+
+
+def test_a_connection_that_comes_too_late_is_not_used(
+    remote: Remote, stop: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connect = socket.create_connection
+
+    def slow(*args: Any, **options: Any) -> socket.socket:
+        stop.wait(SLOW)
+        return connect(*args, **options)
+
+    monkeypatch.setattr(socket, "create_connection", slow)
+    remote.special["index.txt"] = stores.dripping_header(stop)
+    with pytest.raises(HttpError, match=r"index\.txt: no answer within 0\.1 s$"):
+        list_filesets(remote.uri, Terms(5, total=0.1))
 
 
 def test_without_a_limit_of_time_as_a_whole_slow_bytes_are_waited_for(remote: Remote, stop: threading.Event) -> None:
@@ -502,7 +517,10 @@ def test_what_can_not_be_continued_begins_anew(remote: Remote, tmp_path: Path, t
     assert (got.read_bytes(), lying(tmp_path)) == (b"new" * 2000, {"got": 6000})
 
 
-def test_a_server_that_sends_parts_of_another_file_is_asked_for_all_of_it(remote: Remote, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("etag", "body", "start"), [('"v2"', b"new" * 2000, 4000), ('"v1"', BODY, 3000)])
+def test_a_server_that_sends_other_parts_is_asked_for_all_of_it(
+    remote: Remote, tmp_path: Path, etag: str, body: bytes, start: int
+) -> None:
     uri, got = f"{remote.uri}/big", tmp_path / "got"
     remote.special["big"] = stores.in_parts(BODY, '"v1"', 4000)
     with pytest.raises(HttpError):
@@ -510,11 +528,13 @@ def test_a_server_that_sends_parts_of_another_file_is_asked_for_all_of_it(remote
 
     def careless(handler: stores.BaseHTTPRequestHandler) -> None:
         del handler.headers["If-Range"]
-        stores.in_parts(b"new" * 2000, '"v2"')(handler)
+        if handler.headers["Range"]:
+            handler.headers.replace_header("Range", f"bytes={start}-")
+        stores.in_parts(body, etag)(handler)
 
     remote.special["big"] = careless
     fetch(uri, got, TERMS, resume=True)
-    assert (got.read_bytes(), lying(tmp_path)) == (b"new" * 2000, {"got": 6000})
+    assert (got.read_bytes(), lying(tmp_path)) == (body, {"got": len(body)})
     assert remote.asked == ["big"] * 3
 
 
@@ -611,6 +631,9 @@ def test_a_file_is_what_its_filesets_index_says(remote: Remote) -> None:
     remote.add("f 0", **{"r 0__fits": "12345"})
     entry = listed(below(below(remote.uri, "f 0"), "r 0.fits"), TERMS)
     assert (entry.name, entry.bytes, entry.md5) == ("r 0.fits", 5, "827ccb0eea8a706c4c34a16891f84e7b")
+    rows = [entry, replace(entry, bytes=6)]
+    remote.special["f%200/index.txt"] = send("".join(fileset_index(rows)))
+    assert listed(f"{remote.uri}/f%200/r%200.fits", TERMS) == rows[1]
     with pytest.raises(NotThere) as caught:
         listed(f"{remote.uri}/f%200/gone.fits", TERMS)
     assert str(caught.value) == f"{remote.uri}/f%200/index.txt: file gone.fits is not listed any more"
