@@ -102,10 +102,10 @@ def test_an_inactive_label(server: Server, rows: Rows) -> None:
     job = rows.job(run)
     label = ("label off", "inactive", "it hands out no work")
     found = explain(server, "request", new.req_id)
-    assert [*chain(found)[1:], found.helps] == [label, "labeltool -updatelabel -label off -set_active"]
+    assert [*chain(found)[1:], found.helps] == [label, "labeltool -updatelabel -label off -active"]
     found = explain(server, "job", job.job_id)
     assert chain(found)[1:] == [("job 1", "run", "waits for its label"), label]
-    assert found.helps == "labeltool -updatelabel -label off -set_active"
+    assert found.helps == "labeltool -updatelabel -label off -active"
     (blocked,) = explain(server, "request", run.req_id).blocked
     assert (blocked.jobs, blocked.helps) == (1, found.helps)
 
@@ -453,7 +453,7 @@ def test_a_dependent_that_failed_or_is_looked_at(server: Server, rows: Rows) -> 
 @pytest.mark.parametrize(
     ("state", "columns", "reason", "helps"),
     [
-        (DependentState.HOLD, {}, "held by an operator, or for a preview", "pstamp release 1"),
+        (DependentState.HOLD, {}, "held by an operator", "pstamp release 1"),
         (DependentState.FULL, {}, "its image is there", "pstamp run"),
         (DependentState.STOP, {"fault": 25, "reason": "no disk"}, "25: no disk",
          "nothing: the next request for the image starts anew"),
@@ -465,6 +465,28 @@ def test_a_dependent_by_its_state(
     rows.dependent(state, **columns)
     found = explain(server, "dependent", 1)
     assert ([link.reason for link in found.links], found.helps) == ([reason], helps)
+
+
+def test_a_dependent_of_which_nobody_who_waits_may_run(server: Server, rows: Rows) -> None:
+    make_warp(server, "cleaned", "cleaned")
+    dep_id = warp(rows)
+    assert explain(server, "dependent", dep_id).helps == "nothing: no job waits for it"
+    rows.label("off", active=False)
+    rows.job(rows.request(label="off"), dep_id=dep_id)
+    assert explain(server, "dependent", dep_id).helps == "labeltool -updatelabel -label off -active"
+    rows.job(rows.request(), dep_id=dep_id)
+    assert explain(server, "dependent", dep_id).helps == f"pstamp run (puts warp 11 cell into update); {STOP} 1"
+
+
+def test_a_dependent_that_is_held_for_a_preview(server: Server, rows: Rows) -> None:
+    dep_id = rows.dependent(DependentState.HOLD).dep_id
+    for _ in range(2):
+        rows.job(rows.request(RequestState.PARSED), JobState.PARSED, dep_id=dep_id)
+    found = explain(server, "dependent", dep_id)
+    assert (found.links[-1].reason, found.helps) == ("held for a preview", "pstamp accept 1")
+    rows.job(rows.request(), dep_id=dep_id)
+    found = explain(server, "dependent", dep_id)
+    assert (found.links[-1].reason, found.helps) == ("held by an operator", "pstamp release 1")
 
 
 def test_who_waits_for_a_dependent(server: Server, rows: Rows) -> None:

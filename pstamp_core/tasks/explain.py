@@ -329,8 +329,11 @@ class _Why:
             again = "the next request for the image starts anew"
             return [self.link(dependent, f"{dependent.fault}: {dependent.reason}")], f"nothing: {again}"
         if dependent.state is DependentState.HOLD:
+            requests = self._requests(dependent)
+            if requests and all(each.state is RequestState.PARSED for each in requests):
+                return [self.link(dependent, "held for a preview")], f"pstamp accept {requests[0].req_id}"
             note = last_note(dependent)
-            reason = f"held by an operator, or for a preview{f' ({note})' if note else ''}"
+            reason = f"held by an operator{f' ({note})' if note else ''}"
             return [self.link(dependent, reason)], f"pstamp release {dependent.dep_id}"
         if (dependent.lease_owner or dependent.fault) and (own := self.own(dependent, dependent.reason)):
             links, helps = own
@@ -339,7 +342,18 @@ class _Why:
         reason = dependent.reason or "not looked at yet"
         if dependent.attempt and reason != components[0].reason:
             reason = f"at the last look: {reason}"
+        requests = [each for each in self._requests(dependent) if each.state is RequestState.RUN]
+        if not requests:
+            helps = "nothing: no job waits for it"
+        elif not any(map(_is_active, requests)):
+            helps = _wake(requests[0])
         return [self.link(dependent, reason), *components], helps
+
+    def _requests(self, dependent: pstampDependent) -> list[pstampRequest]:
+        """Return the requests of which a job waits for a dependent."""
+        mine = (pstampJob.dep_id == dependent.dep_id) & pstampJob.state.in_(OPEN)
+        numbers = pstampJob.select(pstampJob.req_id).where(mine)
+        return list(pstampRequest.select().where(pstampRequest.req_id.in_(numbers)).order_by(pstampRequest.req_id))
 
     def component(self, dependent: pstampDependent) -> Links:
         """Return the component as it is now in the image database, and what of its inputs is not there."""
@@ -363,8 +377,9 @@ class _Why:
             if piece.depth > lowest[1]:
                 lowest = piece.key, piece.depth
         if not survey.verdict(key).waits:
-            later = dependent.retry_at > self.now
-            return links, "nothing: it is looked at again by itself" if later else f"{RUN} (looks at it, and goes on)"
+            if dependent.retry_at > self.now:
+                return links, f"nothing: it is looked at again by itself, or {_at_once(dependent)}"
+            return links, f"{RUN} (looks at it, and goes on)"
         return links, f"{self._help_for_image(dependent, survey, *lowest)}; {stop}"
 
     def _survey(self, dependent: pstampDependent) -> _Images:
@@ -444,8 +459,12 @@ class _Why:
                 return f"nothing: {name} is put {where} when the dependent is looked at again"
             return f"{RUN} (puts {name} {where})"
         if max(part.effort.retry_at, part.destreak_effort.retry_at) > self.now:
-            return f"nothing: {name} is tried again by itself"
+            return f"nothing: {name} is tried again by itself, or {_at_once(dependent)}"
         return f"an operator of the image database must look at {name}"
+
+
+def _at_once(dependent: pstampDependent) -> str:
+    return f"at once after: pstamp revert dependent {dependent.dep_id}"
 
 
 def _key(dependent: pstampDependent) -> Key:
@@ -487,7 +506,7 @@ def _is_active(request: pstampRequest) -> bool:
 
 
 def _wake(request: pstampRequest) -> str:
-    return RUN if _is_active(request) else f"labeltool -updatelabel -label {request.label} -set_active"
+    return RUN if _is_active(request) else f"labeltool -updatelabel -label {request.label} -active"
 
 
 def _after_job(request: pstampRequest) -> str:

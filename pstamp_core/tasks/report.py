@@ -581,7 +581,7 @@ def _waiting_dependents(dependents: Iterable[tuple[pstampDependent, dict[int, in
         if jobs:
             requests = sorted(jobs)
             numbers = ", ".join(map(str, requests[:5])) + (", ..." if len(requests) > 5 else "")
-            held = " (held by an operator)" if dependent.state is DependentState.HOLD else ""
+            held = " (held)" if dependent.state is DependentState.HOLD else ""
             where = f"dependent {dependent.dep_id}: {dependent.stage} {dependent.stage_id} {dependent.component}"
             yield Waiting(
                 f"{sum(jobs.values())} job(s) of request {numbers}", f"{where}{held}: {dependent.reason}",
