@@ -8,7 +8,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -63,11 +63,12 @@ def upload(server: Server, account: Account, stream: BinaryIO, name: str) -> Upl
             return Upload(file.name, [], number)
         if findings[0].position == 0:
             return Upload(file.name, findings)
-        kept = _kept(server, account)
-        shutil.rmtree(kept, ignore_errors=True)
-        kept.mkdir()
-        file.replace(kept / file.name)
-        return Upload(file.name, findings, digest=_digest(kept / file.name))
+        digest = _digest(file)
+        kept = file.replace(_folder(server) / f"{account.account_id}@{file.name}")
+        for older in _kept(server, account):
+            if older != kept:
+                older.unlink(missing_ok=True)
+        return Upload(file.name, findings, digest=digest)
 
 
 def send_kept(server: Server, account: Account, digest: str) -> int:
@@ -80,12 +81,16 @@ def send_kept(server: Server, account: Account, digest: str) -> int:
     RetryableError
         A disk or the database fails.
     """
-    folder = _kept(server, account)
-    for file in folder.glob("*"):
-        if _digest(file) == digest:
-            number, _ = insert_request(server, file, sender=account)
-            shutil.rmtree(folder, ignore_errors=True)
-            return number
+    for kept in _kept(server, account):
+        with (
+            suppress(FileNotFoundError),  # another upload may take its place
+            kept.open("rb") as stream,
+            received(server, stream, kept.name.partition("@")[2]) as file,
+        ):
+            if _digest(file) == digest:
+                number, _ = insert_request(server, file, sender=account)
+                kept.unlink(missing_ok=True)
+                return number
     raise UserError("the file is not here any more; choose it again")
 
 
@@ -117,18 +122,16 @@ def _folder(server: Server) -> Path:
     return folder
 
 
-def _kept(server: Server, account: Account) -> Path:
-    return _folder(server) / str(account.account_id)
+def _kept(server: Server, account: Account) -> list[Path]:
+    return list(_folder(server).glob(f"{account.account_id}@*"))
 
 
 def _expire(folder: Path) -> None:
     """Delete what was kept long enough, and what died half done."""
     for each in folder.iterdir():
-        try:
+        with suppress(FileNotFoundError):  # deleted by another
             if each.stat().st_mtime < time.time() - KEPT_SECONDS:
-                shutil.rmtree(each, ignore_errors=True)
-        except FileNotFoundError:  # deleted by another
-            continue
+                shutil.rmtree(each, ignore_errors=True) if each.is_dir() else each.unlink()
 
 
 def _digest(file: Path) -> str:
