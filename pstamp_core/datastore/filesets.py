@@ -260,31 +260,19 @@ class DataStore(Registry):
         staging = private_name(target, token_hex(8))
         with self.working(what):
             self._owned(product, fileset, None)
-            if place is None:
-                for file in files:
-                    if file.path.parent.resolve() != target.resolve() or file.path.name != file.name:
-                        raise UserError(f"file {file.path} is not in {target}: have it linked or copied there")
-                existed = target.is_dir()
-                target.mkdir(exist_ok=True)
-                with self._turn():
-                    try:
-                        write_text(target / INDEX, _file_index(files))
-                        self._register(product, fileset, fileset_type, files, values, None)
-                    except BaseException:
-                        (target / INDEX).unlink(missing_ok=True)
-                        if not existed:
-                            target.rmdir()
-                        raise
-                    self._write_indexes([product])
-                return target
             try:
-                self._stage(staging, files, os.symlink if place == "link" else shutil.copy2)
+                if place:
+                    self._stage(staging, files, os.symlink if place == "link" else shutil.copy2)
                 with self._turn():
                     self._owned(product, fileset, None)
                     self._check_free(target, files, place)
-                    with _placed(staging, target):
+                    with _placed(staging, target) if place else _indexed(target, _file_index(files)):
                         self._register(product, fileset, fileset_type, files, values, None)
+                    _sweep(target)
                     self._write_indexes([product])
+            except FileNotFoundError:
+                self._owned(product, fileset, None)  # it was swept away by who was quicker
+                raise
             finally:
                 shutil.rmtree(staging, ignore_errors=True)
         return target
@@ -324,6 +312,13 @@ class DataStore(Registry):
             if known or _is_fileset(target):
                 _unpublish(target, keep_files)
             _sweep(target)
+
+    def owner(self, product: str, fileset: str) -> str | None:
+        """Return the number of the request that published a fileset, as registered; None where there is no fileset."""
+        with self.working(f"fileset {product}/{fileset}"), suppress(NotRegistered):
+            owner: str | None = self._fileset(self._product(product), fileset).prod_col_0
+            return owner
+        return None
 
     def folder(self, product: str, fileset: str) -> Path:
         """Return where a fileset is, or would be.
@@ -405,13 +400,13 @@ class DataStore(Registry):
             )
         return True
 
-    def _check_free(self, target: Path, files: Sequence[StoredFile], place: Place) -> None:
-        """Make sure that nothing is lost when new files replace the folder of a fileset that is not registered."""
+    def _check_free(self, target: Path, files: Sequence[StoredFile], place: Place | None) -> None:
+        """Make sure that files are where they should be, and that none is lost when they are placed in `target`."""
         if os.path.lexists(target) and (target.is_symlink() or not target.is_dir()):
             raise UserError(f"{target} is in the way and is no folder: move it to another place")
         there = {path.name for path in target.iterdir()} if target.exists() else set()
         others = sorted(there - {INDEX, *(file.name for file in files)})
-        if others:
+        if place and others:
             raise UserError(
                 f"{target} has files that are not to be registered ({', '.join(others[:3])}): move them to another "
                 "place, or list them, too"
@@ -419,6 +414,8 @@ class DataStore(Registry):
         for file in files:
             if place == "link" and target.resolve() in file.path.resolve().parents:
                 raise UserError(f"file {file.path} is in {target} already, where a link to it would replace it")
+            if place is None and file.path.parent.resolve() != target.resolve():
+                raise UserError(f"file {file.path} is not in {target}: have it linked or copied there")
 
     def _clear_unlisted(self, target: Path) -> None:
         if not _is_fileset(target):
@@ -562,6 +559,21 @@ def _read(path: Path) -> str | None:
 def _is_fileset(path: Path) -> bool:
     # Everything published has an index; an operator's folder that a request happens to name has none.
     return (path / INDEX).is_file()
+
+
+@contextmanager
+def _indexed(target: Path, text: str) -> Iterator[None]:
+    """Have an index in `target`, and all as it was before when the block fails."""
+    existed = target.is_dir()
+    target.mkdir(exist_ok=True)
+    try:
+        write_text(target / INDEX, text)
+        yield
+    except BaseException:
+        (target / INDEX).unlink(missing_ok=True)
+        if not existed:
+            target.rmdir()
+        raise
 
 
 @contextmanager

@@ -1,19 +1,22 @@
-"""Deleting what was kept long enough: fileset, work directory, uploaded file.
+"""Deleting what was kept long enough: fileset, files outside, uploaded file, work directory.
 
 `pstamp_queue_cleanup.pl` and `pstamp_cleanup.pl`.
 """
 
 from __future__ import annotations
 
+import filecmp
 import shutil
 from math import inf
 from pathlib import Path
+from secrets import token_hex
 
 from pstamp_core.faults import Bug, Fault, RetryableError
-from pstamp_core.files import inside
+from pstamp_core.files import inside, private_name
 from pstamp_core.machines import Event, RequestState
 from pstamp_core.machines.machine import DAY
-from pstamp_core.store import fire, pstampRequest, requests_to_clean
+from pstamp_core.store import fire, pstampFile, pstampJob, pstampRequest, requests_to_clean
+from pstamp_core.tasks import logs
 from pstamp_core.tasks.server import Server
 
 TOGETHER = 500
@@ -61,8 +64,9 @@ def clean_requests(server: Server, limit: int) -> int:
 def clean_request(server: Server, request: pstampRequest) -> None:
     """Delete the files of the claimed `request`; its rows stay. May be repeated at any point.
 
-    Only what is known to be this request's own is deleted: its fileset, the directory that bears its number below the
-    work directory, and its copy among the uploaded files.
+    Only what is known to be this request's own is deleted, in this order: the fileset that is registered with its
+    number; files outside that were noted for its jobs, whose names begin with the job's number; its copy among the
+    uploaded files; the directory below the work directory that bears its number and holds its logs.
 
     Raises
     ------
@@ -71,19 +75,73 @@ def clean_request(server: Server, request: pstampRequest) -> None:
     RetryableError
         Disk or database fail.
     Bug
-        The row names a work directory that is not the request's own; nothing was deleted.
+        The row names a work directory, or a noted file, that is not the request's own; nothing was deleted.
     """
-    outdir = None
-    if request.outdir:
-        outdir = inside(server.settings.work, request.outdir)
-        if outdir.name != str(request.req_id):
+    outdir = _own_directory(server, request)
+    bundles = _own_bundles(server, request)
+    product = request.outProduct or server.settings.product
+    if request.name and server.datastore.has_product(product):
+        owner = server.datastore.owner(product, request.name)
+        if owner in (None, str(request.req_id)):  # None: an earlier withdrawal may have broken off
+            server.datastore.withdraw(product, request.name)
+    for path in bundles.values():
+        path.unlink(missing_ok=True)
+    _delete_upload(server, request)
+    if outdir:
+        _delete_directory(outdir)
+
+    def clean() -> None:
+        pstampFile.delete().where(pstampFile.file_id.in_(list(bundles))).execute()
+        fire([request], Event.CLEAN, server.args())
+
+    server.store.work(clean)
+
+
+def _own_directory(server: Server, request: pstampRequest) -> Path | None:
+    """Return the request's work directory, whether it is there or not."""
+    if not request.outdir:
+        return None
+    outdir = inside(server.settings.work, request.outdir)
+    if outdir.name != str(request.req_id):
+        raise Bug(f"request {request.req_id}: outdir {request.outdir} is not its own; expected .../{request.req_id}")
+    if outdir.exists() and not logs.log_files(server, request):
+        raise Bug(
+            f"request {request.req_id}: nothing says that {outdir} is its own: there is no log of it in there, such as "
+            f"psparse.{request.req_id}.log; make an empty one if it is"
+        )
+    return outdir
+
+
+def _own_bundles(server: Server, request: pstampRequest) -> dict[int, Path]:
+    """Return the files of the request's jobs outside of its work directory, by the numbers of their notes."""
+    with server.store.reading():
+        noted = pstampFile.select(pstampFile, pstampJob.job_id).join(
+            pstampJob, on=(pstampJob.job_id == pstampFile.job_id)
+        )
+        rows = list(noted.where(pstampJob.req_id == request.req_id))
+    for row in rows:
+        if not Path(row.path).name.startswith(f"{row.job_id}_"):
             raise Bug(
-                f"request {request.req_id}: outdir {request.outdir} is not its own; expected .../{request.req_id}"
+                f"request {request.req_id}: file {row.path} was noted for job {row.job_id}, but its name does not "
+                f"begin with {row.job_id}_; delete it by hand if it is the job's, and the note: "
+                f"pstamptool -deletefile -job_id {row.job_id}"
             )
-    if request.name and request.outProduct and server.datastore.has_product(request.outProduct):
-        server.datastore.withdraw(request.outProduct, request.name)
-    if outdir and outdir.exists():
-        shutil.rmtree(outdir)
-    for upload in (server.settings.work / "webreq").glob(f"*/*/*/{Path(request.uri).name}"):
+    return {row.file_id: Path(row.path) for row in rows}
+
+
+def _delete_upload(server: Server, request: pstampRequest) -> None:
+    """Delete the file that was sent here: it is what the request names, or what that is a copy of."""
+    named = Path(request.uri)
+    upload = server.settings.work / "webreq" / f"{request.registered:%Y/%m/%d}" / named.name
+    if request.ds_id or not upload.is_file():
+        return
+    if named == upload or (named.is_file() and filecmp.cmp(named, upload, shallow=False)):
         upload.unlink(missing_ok=True)
-    server.store.work(lambda: fire([request], Event.CLEAN, server.args()))
+
+
+def _delete_directory(outdir: Path) -> None:
+    """Delete a directory, whose name goes first: half deleted, it would no longer say whose it is."""
+    if outdir.exists():
+        outdir.rename(private_name(outdir, token_hex(8)))
+    for stray in outdir.parent.glob(f".{outdir.name}.*.tmp"):
+        shutil.rmtree(stray)

@@ -125,14 +125,11 @@ def revert_request(server: Server, number: int, who: str) -> bool:
         request: Any = find("request", number)
     REQUEST.decide(request, Event.REVERT, server.args(who=who, operator=True))
     product = request.outProduct or server.settings.product
-    published = request.name and server.datastore.has_product(product) and any(
-        entry.name == request.name and entry.values[:1] == (str(number),)
-        for entry in server.datastore.filesets(product)
-    )  # fmt: skip
+    published = server.datastore.owner(product, request.name or "") == str(number)
     if published:
         server.datastore.withdraw(product, request.name)
     server.store.work(lambda: fire([request], Event.REVERT, server.args(who=who, operator=True), note="by hand"))
-    return bool(published)
+    return published
 
 
 def _waits(request: pstampRequest) -> dict[int, float]:
