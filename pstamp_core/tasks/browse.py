@@ -274,21 +274,22 @@ def list_requests(
     UserError
         There is no such state.
     """
-    search = search.strip()
     # Without that group an operator is one user among others.
     whose = account if everyone else replace(account, groups=account.groups - {OPERATORS})
-    wanted = visible(whose)
-    if state:
-        wanted &= pstampRequest.state.in_(_states(state))
-    if search:
-        wanted &= _found_by(search[:MAX_SEARCH])
+    wanted = [pstampRequest.state.in_(_states(state))] if state else []
     if before is not None:
-        wanted &= pstampRequest.req_id < min(before, LARGEST)
+        wanted.append(pstampRequest.req_id < max(0, min(before, LARGEST)))
+    found: set[int] = set()
     with server.store.reading():
-        query = pstampRequest.select().where(wanted).order_by(pstampRequest.req_id.desc())
-        rows = list(query.limit(number + 1))
-        entries = _entries(rows[:number])
-    return Listing(entries, entries[-1].req_id if len(rows) > number else None)
+        wanted.append(visible(whose))
+        # Each way to find some by itself, since each has its own index.
+        for way in _ways(search.strip()[:MAX_SEARCH]):
+            query: Any = pstampRequest.select(pstampRequest.req_id).where(*way, *wanted)
+            found |= {each for (each,) in query.order_by(pstampRequest.req_id.desc()).limit(number + 1).tuples()}
+        shown = sorted(found, reverse=True)[:number]
+        rows = pstampRequest.select().where(pstampRequest.req_id.in_(shown))
+        entries = _entries(rows.order_by(pstampRequest.req_id.desc()))
+    return Listing(entries, entries[-1].req_id if len(found) > number else None)
 
 
 def _states(name: str) -> Collection[RequestState]:
@@ -301,17 +302,19 @@ def _states(name: str) -> Collection[RequestState]:
         raise UserError(f"state {name[:64]!r}: expected unfinished or one of {known}") from None
 
 
-def _found_by(search: str) -> Any:
-    """Return the condition for what is searched for; each part of it can use an index."""
-    found: Any = (
+def _ways(search: str) -> list[list[Any]]:
+    """Return the ways to find what is searched for, each as conditions."""
+    if not search:
+        return [[]]
+    ways: list[list[Any]] = [
         # What begins so lies between it and what follows all that begins so, in the order of the index.
-        ((pstampRequest.name >= search) & (pstampRequest.name < f"{search}\U0010ffff"))
-        | (pstampRequest.label == search)
-        | (pstampRequest.username == search.lower())
-    )
+        [pstampRequest.name >= search, pstampRequest.name < f"{search}\U0010ffff"],
+        [pstampRequest.label == search],
+        [pstampRequest.username == search.lower()],
+    ]
     if search.isascii() and search.isdecimal() and int(search) <= LARGEST:
-        found |= pstampRequest.req_id == int(search)
-    return found
+        ways.append([pstampRequest.req_id == int(search)])
+    return ways
 
 
 def look(server: Server, account: Account, req_id: int) -> View:
