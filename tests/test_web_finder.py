@@ -145,6 +145,18 @@ def test_the_newest_images_of_many_are_told(
     assert found.skycells == everything.skycells
 
 
+def test_positions_after_many_images_are_not_looked_up(
+    server: Server, survey: Survey, ann: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(finder, "MAX_LOOKED_AT", 3)
+    found = find_images(server, ann, f"{at(survey.centre)}\n" * 2, stages=("warp",))
+    assert [len(each.images) for each in found] == [1, 0]
+    assert [each.problems for each in found] == [
+        [],
+        ["not looked up, since the positions before it have many images; ask for it alone"],
+    ]
+
+
 def test_too_many_images_are_told_as_such(
     server: Server, survey: Survey, ann: Account, monkeypatch: pytest.MonkeyPatch
 ) -> None:

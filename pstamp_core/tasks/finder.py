@@ -21,6 +21,9 @@ MAX_POSITIONS = 20
 MAX_IMAGES = 100
 """Images of one project and stage that are told of one position, the newest first."""
 
+MAX_LOOKED_AT = 10_000
+"""Images after which no further position is looked up."""
+
 
 @dataclass(frozen=True)
 class Skycell:
@@ -97,14 +100,18 @@ def find_images(
     """
     targets, _ = parse_targets(text, numbered=False, most=MAX_POSITIONS, source="positions")
     access = access_of(server, account)
-    found = []
+    projects = usable_projects(server, access)
+    found: list[Found] = []
     for target in targets:
         ra, dec = target["center_x"], target["center_y"]
         if not (-180 <= ra <= 360 and -90 <= dec <= 90):
             raise UserError(f"position {ra:g} {dec:g}: expected RA from -180 to 360 and Dec from -90 to 90 degrees")
         here = Found(ra, dec, target["comment"] or "", [], [], [])
-        for project in usable_projects(server, access):
-            _look(server, access, project, here, stages, reqfilt)
+        if sum(images.count for each in found for images in each.images) > MAX_LOOKED_AT:
+            here.problems.append("not looked up, since the positions before it have many images; ask for it alone")
+        else:
+            for project in projects:
+                _look(server, access, project, here, stages, reqfilt)
         found.append(here)
     return found
 
