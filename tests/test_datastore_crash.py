@@ -10,11 +10,12 @@ import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from copy import copy
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from peewee import OperationalError, SqliteDatabase
@@ -23,7 +24,7 @@ from pstamp_core.database import create_tables, session
 from pstamp_core.datastore import TABLES, DataStore
 from pstamp_core.datastore.index import FileEntry, read_fileset_index, read_product_index, read_root_index
 from pstamp_core.datastore.tables import dsFile, dsFileset, dsProduct
-from pstamp_core.faults import Fault, RetryableError
+from pstamp_core.faults import Fault, RetryableError, UserError
 from pstamp_core.files import StoredFile, measure
 
 EVENTS = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.link", "os.truncate", "os.chmod", "os.utime"}
@@ -208,8 +209,63 @@ def add_product(store: DataStore, world: World) -> None:
     store.add_product("further", "psresults", "Further", ("req_id",))
 
 
+def register_copies(store: DataStore, world: World) -> None:
+    register(store, world, "copy")
+
+
+def register_links(store: DataStore, world: World) -> None:
+    register(store, world, "link")
+
+
+def register_there(store: DataStore, world: World) -> None:
+    folder = store.folder("results", "new")
+    if not folder.exists():
+        armed, WEATHER.armed = WEATHER.armed, False
+        shutil.copytree(world.new[0].path.parent, folder)
+        WEATHER.armed = armed
+    register(store, world, None)
+
+
+def register(store: DataStore, world: World, place: Literal["copy", "link"] | None) -> None:
+    """Register a fileset; who is told that it is there already has the indexes written that may lack it."""
+    folder = world.new[0].path.parent if place else store.folder("results", "new")
+    files = [replace(file, path=folder / file.name) for file in world.new]
+    with telling("fileset results/new is registered already") as told:
+        store.register("results", "new", "OBJECT", files, (), place)
+    if told:
+        store.rewrite_indexes()
+
+
+@contextmanager
+def telling(what: str) -> Iterator[list[str]]:
+    """Give a list that has `what` afterwards, if that was said in a refusal."""
+    told: list[str] = []
+    try:
+        yield told
+    except UserError as refusal:
+        told.append(str(refusal))
+    assert told in ([], [what])
+
+
+def withdraw_but_keep(store: DataStore, world: World) -> None:
+    store.withdraw("results", "old", keep_files=True)
+
+
+def remove_product(store: DataStore, world: World) -> None:
+    """Remove the product; who is told that it is gone already removes what is left of it on disk by hand."""
+    with telling("there is no product results in the data store (there are: none)") as told:
+        store.remove_product("results")
+    if told:
+        store.rewrite_indexes()
+        shutil.rmtree(store.root / "results", ignore_errors=True)
+
+
 Action = Callable[[DataStore, World], None]
-ACTIONS: list[Action] = [publish_new, publish_same, publish_other, withdraw, add_product]
+ACTIONS: list[Action] = [
+    publish_new, publish_same, publish_other, withdraw, add_product, register_copies, register_links, register_there,
+    withdraw_but_keep, remove_product,
+]  # fmt: skip
+NEW = (publish_new, register_copies, register_links)
 
 
 def strikes(folder: Path, action: Action, blow: Callable[[str], None]) -> Iterator[tuple[World, BaseException | None]]:
@@ -245,7 +301,7 @@ def end(tmp_path: Path, request: pytest.FixtureRequest) -> tuple[dict[str, str],
 @pytest.mark.parametrize("action", ACTIONS)
 def test_a_writer_killed_anywhere_can_be_followed_by_another(tmp_path: Path, action: Action, end: object) -> None:
     for world, _ in strikes(tmp_path, action, kill):
-        if action is publish_new:
+        if action in NEW:
             world.look()
         with world.writer() as store:
             action(store, world)
@@ -260,9 +316,9 @@ def test_what_fails_anywhere_leaves_nothing_half_done(tmp_path: Path, action: Ac
             failures += 1
             assert error.fault == Fault.PS_EXIT_SYS_ERROR
             assert re.search(r": (No space left on device \(somewhere\)|disk I/O error)$", str(error))
-        if action in (publish_new, publish_same):
+        if action in (*NEW, publish_same):
             world.look()
-        if action is publish_new and len(world.registry()) == 3:  # the old fileset and its files
+        if action in NEW and len(world.registry()) == 3:  # the old fileset and its files
             assert not (world.root / "results" / "new").exists()
         with world.writer() as store:
             action(store, world)

@@ -576,3 +576,32 @@ def test_a_product_is_taken_out_in_one_transaction(
         assert prod("--del", "asks", "--rm", stdin="YES\n", terminal=True)[0] == 2
     assert state(server) == before
     assert registry.Registry(server.datastore.root, server.store.db).file("asks", "night_7", "a.fits")
+
+
+def test_of_two_who_register_what_is_there_the_second_leaves_the_first_alone(
+    reg: Command, server: Server, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(data, server.datastore.root / "asks" / "night_7")
+    turn = DataStore._turn
+
+    def other_comes(self: DataStore) -> Any:
+        monkeypatch.setattr(DataStore, "_turn", turn)
+        assert reg(*ADD, "--list", "-", stdin="b.tgz|||tgz\n")[0] == 0
+        return turn(self)
+
+    monkeypatch.setattr(DataStore, "_turn", other_comes)
+    assert reg(*ADD, "--list", "-", stdin=LIST) == (1, "", "pstamp: fileset asks/night_7 is registered already\n")
+    index = server.datastore.root / "asks" / "night_7" / "index.txt"
+    assert index.read_text() == "".join(server.datastore.fileset_index("asks", "night_7"))
+    assert "b.tgz" in index.read_text()
+
+
+def test_the_folder_of_a_fileset_may_be_a_link_to_where_its_files_are(reg: Command, server: Server, data: Path) -> None:
+    folder = server.datastore.root / "asks" / "night_7"
+    folder.symlink_to(data)
+    assert reg(*ADD, "--list", "-", "--copy", "--datapath", data, stdin=LIST)[0] == 2
+    assert reg(*ADD, "--list", "-", stdin=LIST) == (0, "", "")
+    assert server.datastore.file("asks", "night_7", "a.fits")[0].path == folder / "a.fits"
+    assert reg("--del", "night_7", "--product", "asks", "--rm")[0] == 0
+    assert not folder.is_symlink()
+    assert (data / "a.fits").read_text() == "bytes of a"

@@ -402,7 +402,7 @@ class DataStore(Registry):
 
     def _check_free(self, target: Path, files: Sequence[StoredFile], place: Place | None) -> None:
         """Make sure that files are where they should be, and that none is lost when they are placed in `target`."""
-        if os.path.lexists(target) and (target.is_symlink() or not target.is_dir()):
+        if os.path.lexists(target) and (not target.is_dir() or (place and target.is_symlink())):
             raise UserError(f"{target} is in the way and is no folder: move it to another place")
         there = {path.name for path in target.iterdir()} if target.exists() else set()
         others = sorted(there - {INDEX, *(file.name for file in files)})
@@ -414,7 +414,7 @@ class DataStore(Registry):
         for file in files:
             if place == "link" and target.resolve() in file.path.resolve().parents:
                 raise UserError(f"file {file.path} is in {target} already, where a link to it would replace it")
-            if place is None and file.path.parent.resolve() != target.resolve():
+            if not place and file.path.parent.resolve() / file.path.name != target.resolve() / file.name:
                 raise UserError(f"file {file.path} is not in {target}: have it linked or copied there")
 
     def _clear_unlisted(self, target: Path) -> None:
@@ -567,6 +567,7 @@ def _indexed(target: Path, text: str) -> Iterator[None]:
     existed = target.is_dir()
     target.mkdir(exist_ok=True)
     try:
+        _sweep(target / INDEX)
         write_text(target / INDEX, text)
         yield
     except BaseException:
