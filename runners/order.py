@@ -82,6 +82,9 @@ def revert(
 ) -> None:
     """Try again what failed with a fault below 10, however often it has failed.
 
+    A dependent that is named by its number need not have failed: its image gets all its tries back, and so does what
+    that is made of, the first at once, whatever cool-down or back-off there is.
+
     Example: pstamp revert job --all --fault 2 --label WEB --why "NFS is back"
     """
     filters = {"fault": fault, "label": label, "req_id": request}

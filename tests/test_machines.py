@@ -95,7 +95,7 @@ TABLES = {
     new          fault     new          held retryable
     new          fault     stop         held final
     new          lost      new          lapsed
-    new          revert    new          faulted free may_retry
+    new          revert    new          asked free may_retry
     new          give_up   stop         free final
     new          hold      hold         free
     hold         give_up   stop         free final
@@ -313,6 +313,7 @@ FIT = {
     "held": lambda row, args: (replace(row, lease_owner=ME, lease_until=NOW - 1), args),
     "lapsed": lambda row, args: (replace(row, lease_owner="w2", lease_until=NOW - 1), args),
     "faulted": lambda row, args: (replace(row, fault=9), args),
+    "asked": lambda row, args: (replace(row, fault=9), args),
     "may_retry": lambda row, args: (replace(row, fault_count=1, retry_at=NOW), args),
     "retryable": lambda row, args: (row, replace(args, fault=9)),
     "final": lambda row, args: (row, replace(args, fault=10)),
@@ -335,6 +336,7 @@ BREAK = {
         "no lease": lambda row, args: (replace(row, lease_owner="", lease_until=0), args),
     },
     "faulted": {"no fault": lambda row, args: (replace(row, fault=0), args)},
+    "asked": {"no fault": lambda row, args: (replace(row, fault=0), args)},
     "may_retry": {
         "ceiling": lambda row, args: (replace(row, fault_count=2), args),
         "not yet": lambda row, args: (replace(row, retry_at=NOW + 1), args),
@@ -388,6 +390,15 @@ def test_an_operator_may_retry_beyond_the_ceiling_and_at_once(machine: Machine) 
     row = Row(next(iter(machine.initial)), fault=2, fault_count=99, retry_at=NOW + 10**9)
     change = machine.decide(row, Event.REVERT, Args(now=NOW, who="operator", ceiling=None))
     assert change.values == {"fault": 0, "retry_at": 0, "state": row.state}
+
+
+def test_an_operator_may_end_the_wait_of_a_dependent_without_a_fault() -> None:
+    """A cool-down; a job or request that waits has been faulted, or its worker put it off for a few seconds."""
+    asked = Args(now=NOW, who="operator", ceiling=None)
+    row = Row(DependentState.NEW, retry_at=NOW + 10**9)
+    assert DEPENDENT.decide(row, Event.REVERT, asked).values == {"fault": 0, "retry_at": 0, "state": row.state}
+    with pytest.raises(IllegalTransition, match="it needs: fault 1-9 "):
+        JOB.decide(Row(JobState.RUN, retry_at=NOW + 10**9), Event.REVERT, asked)
 
 
 # -- refusals

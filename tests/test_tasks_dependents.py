@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 from conftest import SECOND, Clock, Rows
-from test_imagedb_updates import CLEANED, FULL, World
+from test_imagedb_updates import CELL, CLEANED, FULL, World
 
+from pstamp_core.faults import RetryableError
 from pstamp_core.imagedb import ImageDB, Key, set_fault
 from pstamp_core.imagedb import tables as t
 from pstamp_core.machines import DependentState, Event, JobState
@@ -21,6 +22,7 @@ from pstamp_core.settings import Settings
 from pstamp_core.store import Store, fire, moment, pstampDependent, pstampHistory, pstampJob, pstampProject
 from pstamp_core.tasks import dependents as tasks_dependents
 from pstamp_core.tasks.dependents import check_dependent, check_dependents
+from pstamp_core.tasks.operate import Choice, order
 from pstamp_core.tasks.parse import Plan, PlannedJob, store_plan
 from pstamp_core.tasks.retry import give_up, reap, revert
 from pstamp_core.tasks.server import Server
@@ -230,6 +232,62 @@ def test_what_the_program_said_of_what_is_gone(server: Server, images: Images, w
     clock.forward(5)
     check_dependents(server, 10)
     assert jobs_of(dependent) == [("stop", 26, "deleted for good (fault 26): the raw file is lost")]
+
+
+@pytest.fixture
+def cooling(server: Server, images: Images, wait: Any, clock: Clock, rows: Rows) -> pstampDependent:
+    """A dependent that waits until its warp may be tried again, whose chip was given up."""
+    images.chip(11)
+    wait(images.warp(11))
+    for _ in range(3):
+        check_dependents(server, 10)
+        images.process(lambda _: 2)
+        clock.forward(100)
+    check_dependents(server, 10)
+    return request_for(server, rows, ("warp", 11, CELL))
+
+
+def test_an_operator_ends_a_cool_down(server: Server, images: Images, cooling: pstampDependent, clock: Clock) -> None:
+    """With all tries for what it is made of; a rehearsal does nothing of that."""
+    chip, choice = ("chip", 11, "XY31"), Choice("dependent", (cooling.dep_id,))
+    assert cooling.retry_at > clock.now
+    before = images.all_rows()
+    expected = order(server, Event.REVERT, choice, "otto", dry_run=True)
+    assert images.all_rows() == before
+    assert pstampDependent.get_by_id(cooling.dep_id).retry_at == cooling.retry_at
+    assert order(server, Event.REVERT, choice, "otto", "disk is back", expected=expected) == expected
+    assert check_dependents(server, 10) == 0
+    assert seen(cooling)[2] == (
+        "waits for its chip: a try to make it failed, with fault 2: A disk, network or system call failed; to be tried "
+        "again"
+    )
+    for count in (1, 2):
+        images.process(lambda _: 2)
+        assert images.effort(chip).attempts == count
+        clock.forward(100)
+        assert check_dependents(server, 10) == 0
+    for _ in range(3):
+        images.process()
+        clock.forward(5)
+        check_dependents(server, 10)
+    assert seen(cooling) == (DONE, 0, "")
+
+
+def test_a_cool_down_does_not_end_where_the_image_database_does_not_answer(
+    server: Server, cooling: pstampDependent, clock: Clock, tmp_path: Path
+) -> None:
+    """Nothing is done by halves; but what is faulted by that can be reverted."""
+    (tmp_path / "gpc1.db").rename(tmp_path / "away.db")
+    server._imagedbs.clear()
+    choice = Choice("dependent", (cooling.dep_id,))
+    with pytest.raises(RetryableError, match=r"gpc1\.db: no such file$"):
+        order(server, Event.REVERT, choice, "otto")
+    assert pstampDependent.get_by_id(cooling.dep_id).retry_at == cooling.retry_at
+    clock.now = cooling.retry_at
+    check_dependents(server, 10)
+    assert seen(cooling)[:2] == (NEW, 2)
+    order(server, Event.REVERT, choice, "otto")
+    assert seen(cooling)[:2] == (NEW, 0)
 
 
 def request_for(server: Server, rows: Rows, key: Key) -> pstampDependent:

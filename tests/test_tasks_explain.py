@@ -329,6 +329,22 @@ def test_the_whole_chain_and_who_else_waits(server: Server, rows: Rows, images: 
     assert explain(server, "job", 3).helps == f"pstamp run (makes chip 21 XY32); {STOP} 2"
 
 
+def test_an_image_that_cools_down(server: Server, rows: Rows, images: World, clock: Clock) -> None:
+    pstampProject.update(need_magic=False).execute()
+    chip = images.chip(11)
+    made = wait(rows, chip, rows.request())
+    for _ in range(3):
+        look_again(server, images)
+        images.policy = image_database(server, "gpc1.db")[1]
+        images.process(lambda _: 2)
+        clock.forward(60)
+    assert explain(server, "dependent", 1).helps == "pstamp run (looks at it, and goes on)"
+    pstampDependent.update(retry_at=clock.now + 1).where(pstampDependent.dep_id == made.dep_id).execute()
+    assert explain(server, "dependent", 1).helps == (
+        "nothing: it is looked at again by itself; to end the cool-down: pstamp revert dependent 1"
+    )
+
+
 def test_who_makes_an_image(server: Server, rows: Rows, images: World, clock: Clock) -> None:
     """Since when, and until when; also one who was lost at it."""
     pstampProject.update(need_magic=False).execute()

@@ -10,6 +10,7 @@ from pstamp_core.imagedb.survey import Effort, Key, Link, Policy, Survey
 from pstamp_core.imagedb.updates import (
     Waiter,
     Work,
+    forget_failures,
     look,
     pending,
     restore_labels,
@@ -43,6 +44,7 @@ __all__ = [
     "claim",
     "classify",
     "finish",
+    "forget_failures",
     "give_back",
     "lease_holders",
     "look",

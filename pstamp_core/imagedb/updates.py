@@ -9,7 +9,7 @@ is repeated for ever.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
 
 from peewee import JOIN, Model, chunked, fn
@@ -134,6 +134,27 @@ def look(imagedb: ImageDB, wanted: Mapping[Key, Waiter], policy: Policy, now: in
         return survey
 
     return unit_of_work(imagedb.db, TABLES, work)
+
+
+def forget_failures(imagedb: ImageDB, wanted: Iterable[Key], policy: Policy, now: int) -> None:
+    """Give components, and what they are made of, all their tries back, the first at once; also what was given up.
+
+    Raises
+    ------
+    RetryableError
+        The database does not answer; nothing was changed.
+    """
+    make_tables(imagedb)
+
+    def work() -> None:
+        efforts: dict[Key, Effort] = {}
+        for part in read_survey(wanted, policy, now, with_updates=True).parts.values():
+            for key, effort in ((part.key, part.effort), (part.destreak_key, part.destreak_effort)):
+                if key and effort.attempts and not effort.made_at:
+                    efforts[key] = replace(effort, attempts=0, retry_at=0)
+        _store_efforts(efforts)
+
+    unit_of_work(imagedb.db, TABLES, work)
 
 
 def survey_of(imagedb: ImageDB, wanted: Iterable[Key], policy: Policy, now: int) -> Survey:

@@ -42,8 +42,9 @@ DEPENDENT = Machine(
         DependentState.STOP: frozenset({FaultClass.FINAL}),
     },
     [
-        # A look every few seconds for weeks would fill the history, so a look itself leaves none.
-        *lease_edges((DependentState.NEW,), "check dependents", history=False),
+        # A look every few seconds for weeks would fill the history, so a look itself leaves none. What waits without a
+        # fault, for the end of a cool-down, say, can be reverted, too.
+        *lease_edges((DependentState.NEW,), "check dependents", history=False, revert=Guard.ASKED),
         Edge(
             Event.SATISFY, (DependentState.NEW,), DependentState.FULL, "check dependents",
             "The component is there.", succeed, (Guard.HELD,),

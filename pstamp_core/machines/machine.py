@@ -132,6 +132,7 @@ class Guard(Enum):
     HELD = "the lease is the caller's"
     LAPSED = "the lease has run out"
     FAULTED = "fault 1-9"
+    ASKED = "fault 1-9, or an operator asks"
     MAY_RETRY = "the number of faults is below the ceiling and the back-off is over, or an operator asks"
     RETRYABLE = "the code is 1-9"
     FINAL = "the code is 10 or more"
@@ -148,6 +149,7 @@ _TESTS: Mapping[Guard, Callable[[Row, Args], bool]] = {
     Guard.HELD: lambda row, args: bool(args.owner) and row.lease_owner == args.owner,
     Guard.LAPSED: lambda row, args: bool(row.lease_owner) and row.lease_until < args.now,
     Guard.FAULTED: lambda row, _: is_retryable(row.fault),
+    Guard.ASKED: lambda row, args: is_retryable(row.fault) or args.ceiling is None,
     Guard.MAY_RETRY: lambda row, args: (
         args.ceiling is None or (row.fault_count < args.ceiling and row.retry_at <= args.now)
     ),
@@ -424,8 +426,10 @@ def _condition(guard: Guard) -> Callable[[EventData], bool]:
     return condition
 
 
-def lease_edges(states: tuple[Any, ...], who: str, *, history: bool = True) -> list[Edge]:
-    """Return the edges of everything that is worked on under a lease in `states`."""
+def lease_edges(
+    states: tuple[Any, ...], who: str, *, history: bool = True, revert: Guard = Guard.FAULTED
+) -> list[Edge]:
+    """Return the edges of everything that is worked on under a lease in `states`; `revert` is what reverting takes."""
     return [
         Edge(
             Event.CLAIM, states, None, who, "A worker takes it: new attempt, new lease.", take_lease,
@@ -445,6 +449,6 @@ def lease_edges(states: tuple[Any, ...], who: str, *, history: bool = True) -> l
         ),
         Edge(
             Event.REVERT, states, None, "revert, operator", "Try again.", clear_fault,
-            (Guard.FAULTED, Guard.FREE, Guard.MAY_RETRY),
+            (revert, Guard.FREE, Guard.MAY_RETRY),
         ),
     ]  # fmt: skip

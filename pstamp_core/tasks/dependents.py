@@ -12,7 +12,7 @@ from typing import Any
 from peewee import JOIN, IntegrityError
 
 from pstamp_core.faults import Fault, LeaseLost, RetryableError, Stale, is_retryable
-from pstamp_core.imagedb import Component, ImageDB, Key, Policy, Verdict, Waiter, classify, look
+from pstamp_core.imagedb import Component, ImageDB, Key, Policy, Verdict, Waiter, classify, forget_failures, look
 from pstamp_core.machines import Args, DependentState, Event, JobState, RequestState
 from pstamp_core.machines.machine import DAY, MICROSECONDS
 from pstamp_core.store import (
@@ -68,6 +68,22 @@ def check_dependent(server: Server, dependent: pstampDependent) -> bool:
         The image database does not answer.
     """
     return _check(server, [dependent]) > 0
+
+
+def end_cool_down(server: Server, dependents: Iterable[pstampDependent]) -> None:
+    """Give the components of `dependents`, and what these are made of, all their tries back, the first at once.
+
+    Raises
+    ------
+    RetryableError
+        An image database does not answer.
+    """
+    by_database: dict[str, list[Key]] = {}
+    for dependent in dependents:
+        by_database.setdefault(dependent.imagedb, []).append(_key(dependent))
+    for dbname, keys in by_database.items():
+        imagedb, policy = image_database(server, dbname)
+        forget_failures(imagedb, keys, policy, server.store.now())
 
 
 def close(dependents: Sequence[pstampDependent], args: Args, reason: str, cause: int = 0) -> None:

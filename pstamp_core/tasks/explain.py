@@ -377,9 +377,11 @@ class _Why:
             if piece.depth > lowest[1]:
                 lowest = piece.key, piece.depth
         if not survey.verdict(key).waits:
-            if dependent.retry_at > self.now:
-                return links, f"nothing: it is looked at again by itself, or {_at_once(dependent)}"
-            return links, f"{RUN} (looks at it, and goes on)"
+            if dependent.retry_at <= self.now:
+                return links, f"{RUN} (looks at it, and goes on)"
+            cools = f"; to end the cool-down: pstamp revert dependent {dependent.dep_id}"
+            given_up = survey.verdict(key).cause
+            return links, f"nothing: it is looked at again by itself{cools if given_up else ''}"
         return links, f"{self._help_for_image(dependent, survey, *lowest)}; {stop}"
 
     def _survey(self, dependent: pstampDependent) -> _Images:
@@ -459,12 +461,8 @@ class _Why:
                 return f"nothing: {name} is put {where} when the dependent is looked at again"
             return f"{RUN} (puts {name} {where})"
         if max(part.effort.retry_at, part.destreak_effort.retry_at) > self.now:
-            return f"nothing: {name} is tried again by itself, or {_at_once(dependent)}"
+            return f"nothing: {name} is tried again by itself"
         return f"an operator of the image database must look at {name}"
-
-
-def _at_once(dependent: pstampDependent) -> str:
-    return f"at once after: pstamp revert dependent {dependent.dep_id}"
 
 
 def _key(dependent: pstampDependent) -> Key:

@@ -13,7 +13,7 @@ from typing import Any
 from peewee import fn
 
 from pstamp_core.faults import RETRYABLE, Bug, Fault, RetryableError, UserError
-from pstamp_core.machines import DependentState, Event, JobState, RequestState
+from pstamp_core.machines import DEPENDENT, DependentState, Event, JobState, RequestState
 from pstamp_core.machines.job import OPEN
 from pstamp_core.store import (
     DEFAULT_PRIORITY,
@@ -27,7 +27,7 @@ from pstamp_core.store import (
     pstampJob,
     pstampRequest,
 )
-from pstamp_core.tasks.dependents import stop_waiting_jobs
+from pstamp_core.tasks.dependents import end_cool_down, stop_waiting_jobs
 from pstamp_core.tasks.retry import answer_unparsed, give_up_rows, revert_rows
 from pstamp_core.tasks.server import TABLE_OF, Server, find, known_label
 
@@ -102,7 +102,8 @@ def order(
     event : Event or str
         ``revert``, ``give_up``, ``cancel``, ``accept``, ``hold``, ``unhold`` or ``expire``.
     choice : Choice
-        The rows. Where they are not named, reverting and giving up take faulted ones that nobody works on.
+        The rows. Where they are not named, reverting and giving up take faulted ones that nobody works on. A dependent
+        without a fault that is reverted is looked at at once, and its cool-down is over.
     who, note : str
         Who orders it and why, for the history.
     dry_run : bool
@@ -117,21 +118,27 @@ def order(
     IllegalTransition
         It is not possible for one of the rows; the message says which, and what is possible.
     RetryableError
-        It is not what was `expected`.
+        It is not what was `expected`; or an image database does not answer in which a cool-down was to end.
     """
     event = Event(event)
     machines, act = _ORDERS[event]
     if choice.machine not in machines:
         raise UserError(f"{event.value}: expected {' or '.join(machines)}, not {choice.machine!r}")
 
+    rows: list[Any] = []
+
     def work() -> None:
         if choice.numbers:
-            rows = [find(choice.machine, number) for number in dict.fromkeys(choice.numbers)]
+            rows[:] = [find(choice.machine, number) for number in dict.fromkeys(choice.numbers)]
         else:
-            rows = _fitting(event, choice)
+            rows[:] = _fitting(event, choice)
         act(server, rows, who, note)
 
-    return _carry_out(server, work, who, dry_run, expected)
+    def in_earnest() -> None:
+        if event is Event.REVERT and choice.machine == DEPENDENT.name:
+            end_cool_down(server, [row for row in rows if not row.fault])
+
+    return _carry_out(server, work, who, dry_run, expected, in_earnest=in_earnest)
 
 
 class _Undo(Exception):  # noqa: N818 (no error: it rolls a rehearsal back)
@@ -145,7 +152,9 @@ def _carry_out(
     dry_run: bool,
     expected: Sequence[Effect] | None,
     label: str = "",
+    in_earnest: Callable[[], None] = lambda: None,
 ) -> list[Effect]:
+    """Do `act` as one unit of work; `in_earnest` is the last of it, and left out where it is rolled back."""
     if dry_run and server.store.db.in_transaction():
         raise Bug("a rehearsal within another unit of work could not be rolled back")
     effects: list[Effect] = []
@@ -158,6 +167,7 @@ def _carry_out(
             raise RetryableError("the rows have changed since they were shown, so nothing was done; look again")
         if dry_run:
             raise _Undo
+        in_earnest()
 
     with suppress(_Undo):
         server.store.work(work)

@@ -145,7 +145,7 @@ class Model:
         if row["state"] not in WORKED_ON[kind]:
             return None
         free, mine = not row["lease_owner"], row["lease_owner"] == by.owner
-        faulted = free and 0 < row["fault"] < 10
+        may_revert = free and (0 < row["fault"] < 10 or (kind == "dependent" and by.operator))
         due_again = by.operator or (row["fault_count"] < CEILING and row["retry_at"] <= by.now)
         match event:
             case "claim" if free and row["fault"] == 0 and row["retry_at"] <= by.now:
@@ -158,7 +158,7 @@ class Model:
                 return Model._failed(row, by.fault, by.now)
             case "lost" if not free and row["lease_until"] < by.now:
                 return Model._failed(row, 6, by.now)
-            case "revert" if faulted and due_again:
+            case "revert" if may_revert and due_again:
                 return {"fault": 0, "retry_at": 0}
         return None
 
