@@ -266,15 +266,19 @@ REFUSED: dict[str, tuple[tuple[str, ...], str, int, str]] = {
     "no md5": ((*ADD, "--list", "-", *COPY), "a.fits||0|psrequest", 4, LISTED.format(1, "a.fits||0|psrequest")),
     "another size": (
         (*ADD, "--list", "-", *COPY), "a.fits|11||psrequest", 4,
-        "pstamp: file {data}/a.fits has 10 bytes, md5 {md5}; the list says 11 bytes, md5 nothing\n",
+        "pstamp: file {data}/a.fits has 10 bytes, md5 {md5}; the list says 11 bytes\n",
     ),
     "size of an empty file": (
         (*ADD, "--list", "-", *COPY), "a.fits|0||psrequest", 4,
-        "pstamp: file {data}/a.fits has 10 bytes, md5 {md5}; the list says 0 bytes, md5 nothing\n",
+        "pstamp: file {data}/a.fits has 10 bytes, md5 {md5}; the list says 0 bytes\n",
     ),
     "another md5": (
         (*ADD, "--list", "-", *COPY), f"a.fits|10|{'0' * 32}|psrequest", 4,
         "pstamp: file {data}/a.fits has 10 bytes, md5 {md5}; the list says 10 bytes, md5 " + "0" * 32 + "\n",
+    ),
+    "another md5 alone": (
+        (*ADD, "--list", "-", *COPY), f"a.fits||{'0' * 32}|psrequest", 4,
+        "pstamp: file {data}/a.fits has 10 bytes, md5 {md5}; the list says md5 " + "0" * 32 + "\n",
     ),
     "no such file": (
         (*ADD, "--list", "-", *COPY), "c.fits|||psrequest", 2, "pstamp: file {data}/c.fits: there is no such file\n",

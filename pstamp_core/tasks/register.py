@@ -151,13 +151,8 @@ def _measured(listed: ListedFile, folder: Path, *, abspath: bool) -> StoredFile:
         raise UserError(f"file {path}: there is no such file")
     found = measure(path, listed.type)
     if listed.bytes not in (None, found.bytes) or listed.md5 not in (None, found.md5):
+        said = [f"{listed.bytes} bytes"] * (listed.bytes is not None) + [f"md5 {listed.md5}"] * bool(listed.md5)
         raise PstampError(
-            f"file {path} has {found.bytes} bytes, md5 {found.md5}; the list says {_said(listed.bytes)} bytes, md5 "
-            f"{_said(listed.md5)}",
-            _BAD_LIST,
+            f"file {path} has {found.bytes} bytes, md5 {found.md5}; the list says {', '.join(said)}", _BAD_LIST
         )
     return StoredFile(path, path.name, listed.type, found.bytes, found.md5, listed.values)
-
-
-def _said(value: object) -> str:
-    return "nothing" if value is None else str(value)
