@@ -20,7 +20,7 @@ from pstamp_core.faults import Fault, PstampError, RetryableError, UserError
 from pstamp_core.tasks.accounts import Refused
 from pstamp_core.tasks.browse import NotThere
 from pstamp_core.tasks.server import Server
-from pstamp_web import datastore, finder, login, requests, send, status
+from pstamp_web import api, datastore, finder, login, old, requests, send, status
 from pstamp_web.guard import Guard
 from pstamp_web.pages import page
 
@@ -38,7 +38,7 @@ def make_app(server: Server) -> FastAPI:
     """Return the web service of `server`; see `pstamp_web.who` for who may ask what."""
     app = FastAPI(title="pstamp", version=__version__, docs_url=None, redoc_url=None, openapi_url="/api/openapi.json")
     app.state.server = server
-    for router in (login.router, finder.router, requests.router, send.router, status.router):
+    for router in (api.router, login.router, finder.router, old.router, requests.router, send.router, status.router):
         app.include_router(router)
     app.include_router(datastore.router, prefix="/ds")
     app.mount("/static", StaticFiles(directory=Path(__file__).parent / "static"))
@@ -56,7 +56,8 @@ def _answer(request: Request, status: int, sentence: str, headers: dict[str, str
     if path.startswith("/api/"):
         return JSONResponse({"error": sentence}, status, headers)
     if path.startswith(_PLAIN):
-        return PlainTextResponse(f"{sentence}\n", status, headers)
+        refusal = sentence if path.startswith("/ds/") or sentence.startswith("Error:") else f"Error: {sentence}"
+        return PlainTextResponse(f"{refusal}\n", status, headers)
     answer = page(request, "error.html", status, sentence=sentence)
     answer.headers.update(headers or {})
     return answer

@@ -59,10 +59,10 @@ class Guard:
 
         headers = Headers(scope=scope)
         refusal = None
-        if scope["method"] not in _SAFE and _from_elsewhere(headers):
-            refusal = PlainTextResponse("another site may not send this", 403)
+        if scope["method"] not in _SAFE and from_elsewhere(headers):
+            refusal = PlainTextResponse("Error: another site may not send this", 403)
         elif int(length) > self._max_bytes if (length := headers.get("content-length", "")).isdecimal() else False:
-            refusal = PlainTextResponse(self._too_large(), 413, headers={"Connection": "close"})
+            refusal = PlainTextResponse(f"Error: {self._too_large()}", 413, headers={"Connection": "close"})
         await (refusal or self._app)(scope, self._bounded(receive), send_strictly)
 
     def _bounded(self, receive: Receive) -> Receive:
@@ -93,7 +93,7 @@ class Guard:
         return f"larger than {self._max_bytes} bytes, which is the most that this server takes at a time"
 
 
-def _from_elsewhere(headers: Headers) -> bool:
+def from_elsewhere(headers: Headers) -> bool:
     """Tell whether a browser says that a page of another site sends this; programs say nothing."""
     origin = headers.get("origin")
     if origin is not None and urlsplit(origin).netloc != headers.get("host"):

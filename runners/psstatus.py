@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from datetime import datetime
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from runners import console
-from runners.console import HOME, DbName, DbServer, Home, plain, server_of
-
-if TYPE_CHECKING:
-    from pstamp_core.tasks.views import View
+from runners.console import HOME, DbName, DbServer, Home, server_of
 
 app = console.new_app()
 
@@ -49,30 +44,8 @@ def psstatus(
     if running or not shown:
         shown.append(views.running(server, limit))
     for view in shown:
-        for line in framed(view):
+        for line in views.framed(view):
             print(line)
-
-
-def cell(value: Any) -> str:
-    """Return a value as a table shows it."""
-    if value is None:
-        return "NULL"
-    return f"{value:%Y-%m-%d %H:%M:%S}" if isinstance(value, datetime) else plain(str(value))
-
-
-def framed(view: View) -> Iterator[str]:
-    """Yield the lines of a table in a frame; a table without rows is no line, as with MySQL's client."""
-    if not view.rows:
-        return
-    texts = [view.columns, *([cell(value) for value in row] for row in view.rows)]
-    widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
-    rule = f"+{'+'.join('-' * (width + 2) for width in widths)}+"
-    yield rule
-    for number, row in enumerate(texts):
-        yield f"| {' | '.join(text.ljust(width) for text, width in zip(row, widths, strict=True))} |"
-        if number == 0:
-            yield rule
-    yield rule
 
 
 def main() -> None:

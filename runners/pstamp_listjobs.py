@@ -8,7 +8,6 @@ import typer
 
 from runners import console
 from runners.console import HOME, DbName, DbServer, Home, server_of
-from runners.psstatus import cell
 
 app = console.new_app()
 
@@ -26,7 +25,7 @@ def pstamp_listjobs(
 
     Example: pstamp_listjobs 3
     """
-    from pstamp_core.tasks.views import jobs_of
+    from pstamp_core.tasks.views import cell, jobs_of
 
     for row in jobs_of(server_of(home, dbname=dbname, dbserver=dbserver), req_id).rows:
         print(" ".join(map(cell, row)))

@@ -11,7 +11,6 @@ import typer
 
 from runners import console
 from runners.console import HOME, DbName, DbServer, Home, server_of
-from runners.psstatus import cell
 
 if TYPE_CHECKING:
     from pstamp_core.tasks.report import Status
@@ -49,6 +48,8 @@ def pstamp_server_status(
 
 
 def _page(found: Status, tables: dict[str, View]) -> Iterator[str]:
+    from pstamp_core.tasks.views import cell
+
     yield f"<p>Postage stamp server at {cell(found.at)} UTC</p>"
     yield from _table(
         "Queues", ("queue", "now", "later", "leased", "faulted", "held"),
@@ -83,6 +84,8 @@ def _page(found: Status, tables: dict[str, View]) -> Iterator[str]:
 def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Iterator[str]:
     if not rows:
         return
+    from pstamp_core.tasks.views import cell
+
     yield f"<h3>{escape(title)}</h3>"
     yield "<table>"
     yield f"<tr>{''.join(f'<th>{escape(name)}</th>' for name in columns)}</tr>"

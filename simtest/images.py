@@ -280,6 +280,7 @@ def exposure_header(exposure: Exposure, name: str) -> fits.Header:
     header["OBJECT"] = ("simulated sky", "what was observed")
     header["EXPNAME"] = (exposure.name, "exposure")
     header["FILTERID"] = (exposure.filter, "filter")
+    header["HIERARCH FPA.FILTERID"] = (exposure.filter, "filter, as IPP names it")
     header["EXPTIME"] = (exposure.seconds, "[s] exposure time")
     header["MJD-OBS"] = (exposure.mjd, "[d] start of the exposure, UTC")
     header["DATE-OBS"] = (_date(exposure.mjd).isoformat(), "start of the exposure, UTC")

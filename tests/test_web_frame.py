@@ -172,7 +172,7 @@ def test_what_a_page_of_another_site_sends_is_refused(browse: Browse, header: st
 def test_a_body_that_says_it_is_too_large_is_not_read(browse: Browse) -> None:
     answer = browse("ann").post("/login", content=b"x", headers={"Content-Length": "999999999"})
     assert answer.status_code == 413
-    assert answer.text == "larger than 50100000 bytes, which is the most that this server takes at a time"
+    assert answer.text == "Error: larger than 50100000 bytes, which is the most that this server takes at a time"
 
 
 @pytest.fixture

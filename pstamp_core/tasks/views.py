@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from peewee import JOIN, Case, chunked, fn
@@ -13,6 +14,8 @@ from pstamp_core.machines import DependentState, JobState, RequestState
 from pstamp_core.machines.job import OPEN
 from pstamp_core.machines.machine import DAY
 from pstamp_core.store import moment, pstampDependent, pstampJob, pstampRequest
+from pstamp_core.tasks.accounts import Account, visible
+from pstamp_core.tasks.logs import one_line
 from pstamp_core.tasks.report import CHUNK, label_loads
 from pstamp_core.tasks.server import Server, find
 
@@ -25,17 +28,39 @@ class View:
     rows: list[tuple[Any, ...]]
 
 
+def cell(value: Any) -> str:
+    """Return a value as a table shows it."""
+    if value is None:
+        return "NULL"
+    return f"{value:%Y-%m-%d %H:%M:%S}" if isinstance(value, datetime) else one_line(str(value))
+
+
+def framed(view: View) -> Iterator[str]:
+    """Yield the lines of a table in a frame of bars, as MySQL's client does: no line where there are no rows."""
+    if not view.rows:
+        return
+    texts = [view.columns, *([cell(value) for value in row] for row in view.rows)]
+    widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
+    rule = f"+{'+'.join('-' * (width + 2) for width in widths)}+"
+    yield rule
+    for number, row in enumerate(texts):
+        yield f"| {' | '.join(text.ljust(width) for text, width in zip(row, widths, strict=True))} |"
+        if number == 0:
+            yield rule
+    yield rule
+
+
 def totals(server: Server) -> View:
     """Return the labels with unfinished jobs."""
     rows = [(each.label or "NULL", each.jobs, each.priority) for each in label_loads(server) if each.jobs]
     return View(("label", "Unfinished Jobs", "priority"), rows)
 
 
-def running(server: Server, limit: int | None = None) -> View:
-    """Return the requests that are `new`, `parsed` or `run`."""
+def running(server: Server, limit: int | None = None, account: Account | None = None) -> View:
+    """Return the requests that are `new`, `parsed` or `run`; only those that an `account` may see, if it is given."""
     states = [RequestState.NEW, RequestState.PARSED, RequestState.RUN]
     with server.store.reading():
-        requests = _requests(pstampRequest.state.in_(states), pstampRequest.req_id, limit)
+        requests = _requests(pstampRequest.state.in_(states) & _seen(account), pstampRequest.req_id, limit)
         jobs = _jobs(requests)
     rows = [
         (each.req_id, each.name, each.label, each.reqType, each.state.value, each.fault, jobs[each.req_id].rows,
@@ -65,12 +90,13 @@ def finishing(server: Server, limit: int | None = None) -> View:
     return View(columns, rows)
 
 
-def finished(server: Server, limit: int | None = None) -> View:
-    """Return the requests that were finished in the last 24 hours, the newest first."""
+def finished(server: Server, limit: int | None = None, account: Account | None = None) -> View:
+    """Return the requests that were finished in the last 24 hours, newest first; the account is that of `running`."""
     with server.store.reading():
         lately = pstampRequest.changed_at >= server.store.now() - DAY
         requests = _requests(
-            (pstampRequest.state == RequestState.STOP) & lately, pstampRequest.changed_at.desc(), limit
+            (pstampRequest.state == RequestState.STOP) & lately & _seen(account),
+            pstampRequest.changed_at.desc(), limit,
         )
         jobs = _jobs(requests)
     rows = [
@@ -114,6 +140,10 @@ class _Jobs:
     pending: int = 0
     faulted: int = 0
     updates: int = 0
+
+
+def _seen(account: Account | None) -> Any:
+    return visible(account) if account else pstampRequest.req_id > 0
 
 
 def _requests(which: Any, order: Any, limit: int | None) -> list[pstampRequest]:
