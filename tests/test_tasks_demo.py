@@ -16,7 +16,7 @@ from pstamp_core.faults import LeaseLost, UserError
 from pstamp_core.formats import read_mdc, read_results
 from pstamp_core.machines import Event, JobState, RequestState
 from pstamp_core.settings import Settings
-from pstamp_core.store import fire, pstampDependent, pstampHistory, pstampJob, pstampRequest
+from pstamp_core.store import Label, fire, pstampDependent, pstampHistory, pstampJob, pstampRequest
 from pstamp_core.tasks import report
 from pstamp_core.tasks.jobs import run_claimed_jobs
 from pstamp_core.tasks.parse import parse_requests
@@ -149,6 +149,13 @@ def test_a_preview_waits_and_holds(server: Server, survey: Survey, tmp_path: Pat
         assert {job.state for job in pstampJob.select()} == {JobState.PARSED}
         assert pstampDependent.get().state.value == "hold"
     assert [each.why for each in report.waiting(server)][:1] == ["a preview: accept it with: pstamp accept 1"]
+
+
+def test_what_waits_for_its_label_is_told(server: Server, survey: Survey, tmp_path: Path) -> None:
+    send(server, tmp_path, row(1, survey))
+    server.store.work(lambda: Label.create(label=server.settings.label, active=False))
+    run(server, workers=1)
+    assert [each.why for each in report.waiting(server)] == ["label LOCAL is inactive: it hands out no work"]
 
 
 def test_two_cores_do_the_same(server: Server, survey: Survey, tmp_path: Path) -> None:

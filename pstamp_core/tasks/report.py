@@ -518,7 +518,8 @@ def waiting(server: Server) -> list[Waiting]:
         jobs = _open_jobs(now)
         return [
             *_waiting_requests(requests, now), *_waiting_jobs(jobs, now),
-            *_waiting_dependents(_open_dependents(jobs), now), *_waiting_leases(_leases(now)),
+            *_waiting_dependents(_open_dependents(jobs), now), *_waiting_labels(_labels(requests, jobs), requests),
+            *_waiting_leases(_leases(now)),
         ]  # fmt: skip
 
 
