@@ -415,8 +415,9 @@ def test_a_form_like_an_earlier_request(ann: Form, server: Server) -> None:
         "run_type": "warp_stack", "jpeg": "on", "do_not_wait": "on",
     }  # fmt: skip
     first = ann.send(**typed)
+    assert f'<a href="/form?like={first}">send another like it</a>' in ann.client.get(f"/request/{first}").text
     answer = ann.client.get(f"/form?like={first}")
-    assert "does not" not in answer.text
+    assert "Not all of" not in answer.text
     fields = fields_of(answer.text)
     assert fields.pop("positions") == ("150.12 2.21 | first\n-10.5 0 i 55000 55300.5 | second\n0 0 null 0 0\n1 1")
     typed.pop("positions")
@@ -496,7 +497,7 @@ def uploads_left(server: Server) -> list[str]:
 def findings_in(answer: Response) -> list[tuple[str, ...]]:
     body = answer.text.partition("<tbody>")[2].partition("</tbody>")[0]
     return [
-        tuple(html.unescape(cell) for cell in re.findall(r"<td[^>]*>(.*?)</td>", line, re.S))
+        tuple(html.unescape(re.sub("</?code>", "", cell)) for cell in re.findall(r"<td[^>]*>(.*?)</td>", line, re.S))
         for line in re.findall(r"<tr>(.*?)</tr>", body, re.S)
     ]
 
@@ -521,8 +522,8 @@ def test_a_file_with_bad_rows_is_shown_first(ann: Form, server: Server, tmp_path
     assert "What is wrong with i_.fits</h2>" in answer.text
     assert "1 row can’t be served. Nothing was sent yet." in answer.text
     assert findings_in(answer) == [
-        ("ROWNUM 7", "PROJECT", "'<b>x</b>'", "there is no project of this name", "22"),
-        ("ROWNUM 7", "CENTER_Y", "99", "expected Dec in degrees, from -90 to 90", "21"),
+        ("7", "PROJECT", "'<b>x</b>'; there is no project of this name", "22"),
+        ("7", "CENTER_Y", "99; expected Dec in degrees, from -90 to 90", "21"),
     ]
     assert "<li>21: The row or the file is malformed.</li><li>22: There is no project of this name.</li>" in answer.text
     (digest,) = re.findall(r'name="digest" value="(\w+)"', answer.text)
@@ -577,9 +578,9 @@ def test_uploads_of_one_account_at_once_do_not_disturb_each_other(ann: Form, ser
     ("rows", "who", "finding"),
     [
         ([ROW], "bob@example.org",
-         ("all of it", "EMAIL", "'bob@example.org'",
-          "it is not that of ann@example.org, who sends it: put that into the file, or none (null)", "29")),
-        ([], "null", ("all of it", "", "no rows", "expected at least one", "21")),
+         ("all rows", "EMAIL", "'bob@example.org'; it is not that of ann@example.org, who sends it: put that into the "
+                               "file, or none (null)", "29")),
+        ([], "null", ("all rows", "", "no rows; expected at least one", "21")),
     ],
 )  # fmt: skip
 def test_a_file_that_is_bad_as_a_whole_is_not_sent(
@@ -598,7 +599,7 @@ def test_a_name_in_use_is_told(ann: Form, server: Server, tmp_path: Path) -> Non
     assert send_file(ann, path).status_code == 303
     answer = send_file(ann, path)
     assert findings_in(answer) == [
-        ("all of it", "REQ_NAME", "'up_1'", "it is in use by request 1 (new); send it under another name", "20")
+        ("all rows", "REQ_NAME", "'up_1'; it is in use by request 1 (new); send it under another name", "20")
     ]
 
 
@@ -607,8 +608,8 @@ def test_what_is_no_request_is_told(ann: Form, server: Server, tmp_path: Path, c
     path = tmp_path / "a.fits"
     path.write_bytes(content)
     answer = send_file(ann, path)
-    ((where, column, _value, reason, code),) = findings_in(answer)
-    assert (where, column, code) == ("all of it", "", "21")
+    ((where, column, reason, code),) = findings_in(answer)
+    assert (where, column, code) == ("all rows", "", "21")
     assert reason.startswith("a.fits: ")
     assert (requests(server), uploads_left(server)) == (0, [])
 
@@ -638,8 +639,11 @@ def test_a_file_that_is_too_large_is_refused(ann: Form, server: Server, tmp_path
 def test_long_lists_of_findings_are_cut(ann: Form, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(send_module, "MAX_SHOWN", 3)
     rows = [ROW.replace("1 150.12 2.21", f"{n} 150.12 99") for n in range(1, 6)]
-    answer = send_file(ann, request_file(tmp_path, *rows))
-    assert len(findings_in(answer)) == 3
+    table, _ = parse_text("\n".join(["up_1 2 PROCESS null", *rows]))
+    path = tmp_path / "up_1.fits"
+    write_request(path, replace(table, rows=(replace(table.rows[0], rownum=0, center_y=0.0), *table.rows[1:])))
+    answer = send_file(ann, path)
+    assert [line[0] for line in findings_in(answer)] == ["row 1 of the table", "2", "3"]
     assert "The first 3 of 5." in answer.text
     assert "5 rows can’t be served." in answer.text
 
