@@ -28,6 +28,7 @@ from worlds import World
 
 from pstamp_core import __version__
 from pstamp_core.datastore.index import FileEntry, FilesetEntry, ProductEntry, fileset_index, product_index, root_index
+from pstamp_core.faults import RetryableError
 from pstamp_core.machines import RequestState
 from pstamp_core.store import pstampRequest
 from pstamp_core.store.tables import pstampDataStore
@@ -392,6 +393,9 @@ def test_a_compressed_copy_is_unpacked_before_it_is_checked(command: Command, re
     code, _, err = command("dsget", "-u", uri, "-f", "a.fits", "-c", "--bytes", 5)
     said = f"has {len(plain)} bytes, md5 {md5_of(plain)} when unpacked; expected 5 bytes, md5 of any kind"
     assert (code, err) == (5, f"pstamp: {uri}: {said}\n")
+    (tmp_path / "here.fits").write_bytes(plain)
+    assert command("dsget", "-u", tmp_path / "here.fits", "-f", "here.fits", "-c")[0] == 0
+    (tmp_path / "here.fits").unlink()
     remote.special["a.fits?compress"] = send("no table")
     code, _, err = command("dsget", "-u", uri, "-f", "a.fits", "-c")
     assert code == 5
@@ -507,6 +511,18 @@ def test_what_is_packed_is_unpacked(command: Command, remote: Remote, tmp_path: 
                 assert mine.name == other.name
     assert not command("dsgetfileset", "-u", f"{remote.uri}/a", "-o", "raw")[0]
     assert files(tmp_path / "raw") == remote.files["a"]
+
+
+def test_two_primary_images_are_one_too_many(tmp_path: Path) -> None:
+    _, packed = compressed(primary=True)
+    odd = tmp_path / "a.fits"
+    with fits.open(io.BytesIO(packed), disable_image_compression=True) as hdus:
+        hdus[0].data = np.ones((2, 2))
+        hdus.writeto(odd)
+    before = odd.read_bytes()
+    with pytest.raises(RetryableError, match=r"(?s)can't be unpacked: .*'XTENSION' card does not exist") as caught:
+        collect.unpack_fits(odd)
+    assert (caught.value.fault, files(tmp_path)) == (5, {"a.fits": before})
 
 
 @pytest.mark.parametrize(
@@ -653,6 +669,16 @@ def test_what_failed_is_told_and_not_remembered_as_fetched(command: Command, rem
     assert remote.asked.count("f2/r2.fits") == 1
 
 
+def test_what_can_not_be_written_is_told(command: Command, remote: Remote, tmp_path: Path) -> None:
+    product(remote, 3)
+    (tmp_path / "got" / "r1.fits").mkdir(parents=True)
+    code, _, err = command("dsleech", "-u", remote.uri, "-d", "got", "--overwrite", "--remember")
+    assert (code, len(err.splitlines())) == (2, 1)
+    assert "Is a directory" in err
+    assert sorted(files(tmp_path / "got")) == ["r0.fits", "r2.fits", "same.txt"]
+    assert remembered(tmp_path) == f'---\n"{remote.uri}/index.txt": "f0"\n'
+
+
 def test_the_first_fileset_that_fails_is_not_passed_by(command: Command, remote: Remote, tmp_path: Path) -> None:
     product(remote, 2)
     remote.special["f0/r0.fits"] = send("", 403)
@@ -681,6 +707,9 @@ def test_a_remembered_fileset_that_has_gone_is_recovered_from(command: Command, 
     assert sorted(files(tmp_path / "got")) == ["r0.fits", "r1.fits", "r2.fits", "same.txt"]
     assert remembered(tmp_path) == f'---\n"{remote.uri}/index.txt": "f2"\n'
     remote.special |= {"index.txt": send("", 404), "index.txt?f2": send("", 404)}
+    asked = len(remote.asked)
+    assert command("dsleech", "-u", f"{remote.uri}/none", "--recall")[0] == 104
+    assert remote.asked[asked:] == ["none/index.txt"]
     assert command(*args) == (104, "", f"pstamp: {remote.uri}/index.txt: HTTP 404 Not Found\n")
 
 
