@@ -30,12 +30,13 @@ def status(request: Request, visitor: Visitor) -> HTMLResponse:
     """Show the server's state."""
     mine = browse.list_requests(server_of(request), visitor, state="unfinished").entries if visitor else []
     return page(
-        request, "status.html", found=_latest(request), live=LIVE, mine=mine, states=STATES,
+        request, "status.html", found=latest(request), live=LIVE, mine=mine, states=STATES,
         operator=bool(visitor and visitor.operator),
     )  # fmt: skip
 
 
-def _latest(request: Request) -> report.Status:
+def latest(request: Request) -> report.Status:
+    """Return the server's state, as it was at most `KEPT` seconds ago."""
     kept = request.app.state
     with _looking:
         if time.monotonic() - getattr(kept, "looked", -KEPT) >= KEPT:

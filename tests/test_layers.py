@@ -34,7 +34,7 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     ),
     "pstamp_core.testing": ({"faults", "settings", "machines", "store", "tasks"}, {*SQL, "pymysql", "hypothesis"}),
     "pstamp_core": (set(), set()),
-    "pstamp_web": ({"pstamp_core", "tasks", "faults"}, {"fastapi", "starlette", "jinja2", "uvicorn"}),
+    "pstamp_web": ({"pstamp_core", "tasks", "faults"}, {"fastapi", "pydantic", "starlette", "jinja2", "uvicorn"}),
     "runners": ({"pstamp_core", "pstamp_web", "tasks", "faults", "settings", "simtest"}, {"typer", "rich"}),
     "simtest": (
         {"tasks", "faults", "files", "settings", "database", "imagedb", "formats"},

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from pstamp_core.datastore.index import FileEntry
 from pstamp_core.datastore.registry import NotRegistered
 from pstamp_core.faults import Fault, RetryableError
 from pstamp_core.files import StoredFile
@@ -24,7 +25,7 @@ from pstamp_core.tasks.accounts import Account
 from pstamp_core.tasks.browse import NotThere, find_request, is_picture
 from pstamp_core.tasks.server import Server
 
-__all__ = ["STRETCHES", "Tar", "draw", "result_file", "results_csv", "results_json"]
+__all__ = ["STRETCHES", "FileEntry", "Tar", "draw", "list_files", "result_file", "results_csv", "results_json"]
 
 DRAWN_AT_ONCE = 2
 """Each takes up to 100 MB; more than these wait."""
@@ -48,6 +49,21 @@ def result_file(server: Server, account: Account, req_id: int, name: str) -> tup
         return server.datastore.file(product, fileset, name)
     except NotRegistered:
         raise NotThere(f"request {req_id} has no file of this name") from None
+
+
+def list_files(server: Server, account: Account, req_id: int) -> tuple[str, str, list[FileEntry]]:
+    """Return product and name of a finished request's fileset, and what is in it.
+
+    Raises
+    ------
+    NotThere
+        There is no such request that the account may see, or it has no results (any more).
+    """
+    product, fileset = _fileset(server, account, req_id)
+    try:
+        return product, fileset, server.datastore.files(product, fileset)
+    except NotRegistered:
+        raise NotThere(f"request {req_id} has no files in the data store") from None
 
 
 def _fileset(server: Server, account: Account, req_id: int) -> tuple[str, str]:
@@ -98,11 +114,7 @@ class Tar:
 
     def __init__(self, server: Server, account: Account, req_id: int) -> None:
         self._server, self._account, self._req_id = server, account, req_id
-        product, fileset = _fileset(server, account, req_id)
-        try:
-            self._files = server.datastore.files(product, fileset)
-        except NotRegistered:
-            raise NotThere(f"request {req_id} has no files in the data store") from None
+        _, fileset, self._files = list_files(server, account, req_id)
         self._folder = fileset
         self.name = f"{fileset}.tar"
         self.bytes = sum(len(self._header(each.name, each.bytes)) + _padded(each.bytes) for each in self._files)
