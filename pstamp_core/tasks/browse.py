@@ -19,8 +19,10 @@ from peewee import JOIN, Case, fn
 from pstamp_core.faults import PstampError, UserError, fault_sentence, is_retryable
 from pstamp_core.formats.results import COLUMNS, REQUEST_COLUMNS
 from pstamp_core.imagedb import Component, survey_of
+from pstamp_core.imagedb.components import MADE_AGAIN
 from pstamp_core.machines import DependentState, JobState, RequestState
 from pstamp_core.machines.job import OPEN
+from pstamp_core.machines.request import FINISHABLE
 from pstamp_core.store import (
     Label,
     moment,
@@ -367,7 +369,7 @@ def _waits(server: Server, request: pstampRequest, open_jobs: int) -> Iterator[W
         yield Wait(0, fault_sentence(request.fault), since, next_try(request, now))
     elif request.lease_owner:
         yield Wait(0, _AT_WORK[request.state], since)
-    elif label and label.active is False and request.state is not RequestState.CANCEL:
+    elif label and label.active is False and (open_jobs or request.state not in FINISHABLE):
         yield Wait(0, f"the operators have stopped queue {request.label} for now", since)
     elif request.state is RequestState.NEW:
         queue: Any = requests_to_parse(now).select(pstampRequest.req_id).tuples()
@@ -436,7 +438,7 @@ def _wait_for_image(server: Server, dependent: pstampDependent, count: int, now:
     with suppress(PstampError):  # the image database does not answer, which the operators see
         imagedb, policy = image_database(server, dependent.imagedb)
         for piece in survey_of(imagedb, [key], policy, now).chain(key):
-            if piece.depth:
+            if piece.depth and piece.key[0] in MADE_AGAIN:
                 there, of = made_of.get(piece.key[0], (0, 0))
                 made_of[piece.key[0]] = there + (piece.verdict.component is Component.USABLE), of + 1
     return Wait(
