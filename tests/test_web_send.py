@@ -231,6 +231,13 @@ def test_what_is_wrong_stands_beside_its_field(ann: Form, server: Server) -> Non
     assert not list(server.settings.work.rglob("*.fits"))
 
 
+def test_the_largest_stamp_is_what_the_settings_say(ann: Form, server: Server) -> None:
+    server.settings = replace(server.settings, max_stamp_pixels=50)
+    answer = ann.post("send", positions="1 2", width="51", height="50")
+    assert errors_in(answer)["width"] == "51; expected at most 50 pixels"
+    assert len(errors_in(answer)) == 2
+
+
 def test_what_was_typed_is_kept_and_escaped(ann: Form, server: Server) -> None:
     typed = dict.fromkeys((*form.TEXTS, "x", "y", "mjd_min", "mjd_max", "width", "height", "prefix", "unit"), EVIL)
     typed |= {"positions": f"1 2\n{EVIL}"} | dict.fromkeys((*form.PRODUCTS, *form.WAYS), "on")

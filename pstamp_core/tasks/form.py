@@ -235,13 +235,13 @@ def _flaws(server: Server, account: Account, table: RequestTable) -> Iterator[tu
 
 
 def count_matches(server: Server, account: Account, table: RequestTable) -> list[Matches]:
-    """Return what each row of a request would lead to, without sending it.
+    """Return what each row of a request in which nothing is wrong would lead to, without sending it.
 
     At most `MAX_COUNTED_ROWS` rows are looked at, and none after more than `MAX_COUNTED` images.
     """
-    first = replace(table, rows=table.rows[:MAX_COUNTED_ROWS])
-    by_row = rehearse(server, first, account.email, most=MAX_COUNTED)
-    return [_matches(row, jobs) for row, jobs in zip(first.rows, by_row, strict=False)]
+    rows = table.rows[:MAX_COUNTED_ROWS]
+    by_row = rehearse(server, rows, account.email, most=MAX_COUNTED)
+    return [_matches(row, jobs) for row, jobs in zip(rows, by_row, strict=False)]
 
 
 def _matches(row: RequestRow, jobs: Iterable[PlannedJob]) -> Matches:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -186,7 +187,10 @@ def _plan_rows(
     file, settings = Path(plan.columns["uri"]), server.settings
     findings = check_rows(table, project_fault=projects.fault, max_size_pixels=settings.max_stamp_pixels, path=file)
     for number, (row, problems) in enumerate(zip(table.rows, findings, strict=True)):
-        _plan_row(row, problems, projects, plan, outdir)
+        if problems:
+            plan.answer(problems[0].fault, _sentence(problems), **_row_columns(row))
+        else:
+            _plan_row(row, projects, plan, outdir)
         if len(plan.jobs) > settings.max_jobs:
             plan.jobs.clear()
             plan.answer(
@@ -199,21 +203,18 @@ def _plan_rows(
             progress("parse rows", number + 1, len(table.rows))
 
 
-def rehearse(server: Server, table: RequestTable, email: str, *, most: int) -> list[list[PlannedJob]]:
-    """Return what each row of a request of this user would lead to, the answers among it; nothing is stored.
+def rehearse(server: Server, rows: Sequence[RequestRow], email: str, *, most: int) -> list[list[PlannedJob]]:
+    """Return what each row of a user's request would lead to, the answers among it; nothing is stored.
 
-    Rows are left out at the end once there are more than `most` jobs.
+    The rows are such that `check_rows` finds nothing wrong with them. Those at the end are left out once there are more
+    than `most` jobs.
     """
     by_row: list[list[PlannedJob]] = []
     with ExitStack() as connections:
         projects = _Projects(server, look_up_user(server, email), True, connections)
-        settings = server.settings
-        findings = check_rows(
-            table, project_fault=projects.fault, max_size_pixels=settings.max_stamp_pixels, path=table.req_name
-        )
-        for row, problems in zip(table.rows, findings, strict=True):
+        for row in rows:
             plan = Plan()
-            _plan_row(row, problems, projects, plan, settings.work)
+            _plan_row(row, projects, plan, server.settings.work)
             by_row.append(plan.jobs)
             if sum(map(len, by_row)) > most:
                 break
@@ -328,10 +329,7 @@ def _row_columns(row: RequestRow) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _plan_row(row: RequestRow, problems: list[Finding], projects: _Projects, plan: Plan, outdir: Path) -> None:
-    if problems:
-        plan.answer(problems[0].fault, _sentence(problems), **_row_columns(row))
-        return
+def _plan_row(row: RequestRow, projects: _Projects, plan: Plan, outdir: Path) -> None:
     project, _ = projects.look_up(str(row.project))
     if project is None:
         raise Stale(f"project {row.project} has gone meanwhile")
