@@ -86,7 +86,8 @@ def _reduced(path: Path) -> NDArray[np.float64]:
             some = image.physical(image.read(Box(0, y, nx, min(rows, ny - y)))).astype(np.float64)
             known = np.isfinite(some)
             blocks = np.arange(y, y + len(some)) // step
-            np.add.at(sums, blocks, np.add.reduceat(np.where(known, some, 0), columns, axis=1))
+            with np.errstate(over="ignore"):
+                np.add.at(sums, blocks, np.add.reduceat(np.where(known, some, 0), columns, axis=1))
             np.add.at(counts, blocks, np.add.reduceat(known, columns, axis=1, dtype=np.float64))
     counts[counts == 0] = np.nan
     return sums / counts
@@ -109,6 +110,7 @@ def _grey(pixels: NDArray[np.float64], stretch: str) -> NDArray[np.uint8]:
     if not known.any():
         return np.zeros(pixels.shape, np.uint8)
     low, high = interval.get_limits(pixels[known])
-    scaled = np.clip((pixels - low) / ((high - low) or 1), 0, 1)
-    tones = _DARKEST + curve(np.where(known, scaled, 0), clip=False) * (255 - _DARKEST)
+    with np.errstate(over="ignore", invalid="ignore"):  # NaN, and numbers of which not even a difference can be had
+        scaled = np.clip(np.nan_to_num((pixels - low) / ((high - low) or 1)), 0, 1)
+    tones = _DARKEST + curve(scaled, clip=False) * (255 - _DARKEST)
     return np.where(known, np.round(tones), 0).astype(np.uint8)

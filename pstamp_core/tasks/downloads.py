@@ -15,7 +15,7 @@ from typing import Any
 
 from pstamp_core.datastore.index import FileEntry
 from pstamp_core.datastore.registry import NotRegistered
-from pstamp_core.faults import Fault, RetryableError
+from pstamp_core.faults import Fault, FinalError, RetryableError
 from pstamp_core.files import StoredFile
 from pstamp_core.formats import result_portions
 from pstamp_core.machines import RequestState
@@ -92,8 +92,11 @@ def draw(server: Server, account: Account, req_id: int, name: str, stretch: str)
     file, _ = result_file(server, account, req_id, name)
     if not is_picture(name, file.type):
         raise NotThere(f"{name} of request {req_id} is no image stamp, of which there would be a picture")
-    with _drawing:
-        return picture(file.path, stretch)
+    try:
+        with _drawing:
+            return picture(file.path, stretch)
+    except FinalError:  # it names the path, which is no user's business
+        raise FinalError(f"no picture can be made of {name}") from None
 
 
 class Tar:
