@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from fastapi import HTTPException
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.responses import PlainTextResponse
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _HEADERS = {
@@ -60,9 +60,9 @@ class Guard:
         headers = Headers(scope=scope)
         refusal = None
         if scope["method"] not in _SAFE and from_elsewhere(headers):
-            refusal = PlainTextResponse("Error: another site may not send this", 403)
+            refusal = _refusal(scope, 403, "another site may not send this")
         elif int(length) > self._max_bytes if (length := headers.get("content-length", "")).isdecimal() else False:
-            refusal = PlainTextResponse(f"Error: {self._too_large()}", 413, headers={"Connection": "close"})
+            refusal = _refusal(scope, 413, self._too_large())
         await (refusal or self._app)(scope, self._bounded(receive), send_strictly)
 
     def _bounded(self, receive: Receive) -> Receive:
@@ -91,6 +91,14 @@ class Guard:
 
     def _too_large(self) -> str:
         return f"larger than {self._max_bytes} bytes, which is the most that this server takes at a time"
+
+
+def _refusal(scope: Scope, status: int, sentence: str) -> Response:
+    """Return what programs can read; the body that comes is not waited for."""
+    headers = {"Connection": "close"}
+    if scope["path"].startswith("/api/"):
+        return JSONResponse({"error": sentence}, status, headers)
+    return PlainTextResponse(f"Error: {sentence}", status, headers)
 
 
 def from_elsewhere(headers: Headers) -> bool:

@@ -83,7 +83,7 @@ def _old_program(request: Request) -> Account:
     account = _basic(request, value) if kind.lower() == "basic" else None
     if account is None:
         challenge = {"WWW-Authenticate": 'Basic realm="Restricted Section", charset="UTF-8"'}
-        raise HTTPException(401, "Error: log in with your e-mail address and password", headers=challenge)
+        raise HTTPException(401, "log in with your e-mail address and password", headers=challenge)
     request.state.account = account
     return account
 
@@ -101,7 +101,7 @@ def _basic(request: Request, value: str) -> Account | None:
     try:
         return accounts.check_password(server, email, password, address_of(request))
     except accounts.Refused as refused:
-        raise HTTPException(401, f"Error: {refused}", headers={"WWW-Authenticate": "Basic"}) from None
+        raise HTTPException(401, str(refused), headers={"WWW-Authenticate": "Basic"}) from None
 
 
 def address_of(request: Request) -> str:
