@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import importlib
 import io
@@ -313,6 +314,20 @@ def test_now_and_then_a_line_says_how_far_it_is(
     assert re.fullmatch("big: [0-9]+ bytes", steps(command("dsget", "-u", f"{remote.uri}/big", "-f", "big")[1])[0])
 
 
+def test_an_interrupted_one_says_how_to_go_on(
+    command: Command, remote: Remote, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(collect, "fetch", interrupted)
+    assert command("dsget", "-u", f"{remote.uri}/big", "-f", "big") == (
+        1,
+        "",
+        "pstamp: interrupted; the same command goes on with the file that is half there, if the server can do that\n",
+    )
+
+
 def test_on_a_terminal_a_bar_moves(remote: Remote, tmp_path: Path) -> None:
     remote.special["big"] = stores.in_parts(b"x" * 300_000, '"v1"')
     ours, theirs = pty.openpty()
@@ -538,9 +553,25 @@ def test_two_primary_images_are_one_too_many(tmp_path: Path) -> None:
         (archive(("a" * 2**21, b"")), "a name or header of 2097664 bytes"),
         (archive(("a", bytes(Random(1).randbytes(5000))))[:2000], "Compressed file ended before"),
         (b"no archive", "can't be unpacked"),
+        (archive(("a", b""), pax_headers={"GNU.sparse.map": "x"}), "can't be unpacked: invalid literal for int()"),
+        (gzip.compress(gzip.decompress(archive(("a", b"1" * 5000)))[:1000]), "unexpected end of data"),
         (archive(("a", b"1" * 5000))[:-8] + b"\0" * 8, "CRC check failed"),
     ],
-    ids=["up", "root", "hidden", "hidden below", "symlink", "link", "device", "name", "cut", "text", "crc"],
+    ids=[
+        "up",
+        "root",
+        "hidden",
+        "hidden below",
+        "symlink",
+        "link",
+        "device",
+        "name",
+        "cut",
+        "text",
+        "map",
+        "cut inside",
+        "crc",
+    ],
 )
 def test_a_bad_archive_leaves_nothing_elsewhere(
     command: Command, remote: Remote, tmp_path: Path, content: bytes, said: str

@@ -385,7 +385,7 @@ def unpack_archive(path: Path) -> None:
                 target.parent.mkdir(mode=0o775, parents=True, exist_ok=True)
                 with content, written(target) as private, private.open("xb") as copy:
                     shutil.copyfileobj(content, copy)
-    except (tarfile.TarError, EOFError, ValueError) as error:
+    except (tarfile.TarError, ValueError) as error:
         raise RetryableError(f"{path}: can't be unpacked: {error}", Fault.PS_EXIT_DATA_ERROR) from error
 
 
