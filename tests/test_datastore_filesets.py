@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -630,6 +631,9 @@ def test_rows_of_an_older_registry_without_type_are_listed(store: DataStore, fil
     (listed,) = read_product_index((store.root / "results" / "index.txt").read_text())
     (file,) = read_fileset_index((path / "index.txt").read_text())
     assert (listed.type, file.type, file.values) == ("notset", "notset", ("own",))
+    assert store.file("results", "vega", "results.fits")[0] == replace(
+        files[0], path=path / "results.fits", type="notset"
+    )
 
 
 def test_indexes_are_rewritten_for_what_is_on_disk(store: DataStore, files: list[StoredFile]) -> None:

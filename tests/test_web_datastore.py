@@ -400,7 +400,9 @@ SPOILED: dict[str, Callable[[Path, Path], object]] = {
     "longer": overwritten(b"0123456789!"),
     "shorter": overwritten(b"012345678"),
     "of the same size": overwritten(b"secret----"),
+    "of the same size and time": lambda file, _: unnoticed(file),
     "gone": lambda file, _: file.unlink(),
+    "its fileset a file": lambda file, other: other.rename(moved(file.parent)),
     "its fileset gone": lambda file, other: file.parent.rename(other.with_name("moved")),
     "a link to a file of this size": lambda file, other: replaced(file).symlink_to(other),
     "a link to itself": lambda file, _: replaced(file).symlink_to(file),
@@ -414,6 +416,17 @@ SPOILED: dict[str, Callable[[Path, Path], object]] = {
 def replaced(path: Path) -> Path:
     path.unlink()
     return path
+
+
+def moved(path: Path) -> Path:
+    path.rename(path.with_name("moved"))
+    return path
+
+
+def unnoticed(file: Path) -> None:
+    before = file.stat()
+    file.write_bytes(b"secret----")
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
 def elsewhere(folder: Path, other: Path) -> None:
@@ -444,6 +457,28 @@ def test_what_is_not_what_was_registered_is_an_error_and_its_bytes_are_never_sen
         f"{file}: is not there, or is not what was registered: 10 bytes, md5 781e5e245d69b566979b86e28d23f2c7; "
         "pstamp db check --md5 looks at all files"
     )
+
+
+def test_a_folder_in_the_place_of_a_file_is_not_read(lite: DataStore, tmp_path: Path) -> None:
+    published(lite, tmp_path, a__fits=b"")
+    file = replaced(lite.root / "results" / "vega" / "a.fits")
+    file.mkdir()
+    dsFile.update(bytes=file.stat().st_size).execute()
+    assert browser(lite).get("/ds/results/vega/a.fits").status_code == 500
+
+
+def test_names_that_lead_elsewhere_are_no_names_even_in_the_registry(lite: DataStore, tmp_path: Path) -> None:
+    """Whoever types into the registry by hand opens no other folder."""
+    published(lite, tmp_path, a__fits=b"a")
+    (tmp_path / "a.fits").write_bytes(b"a")
+    (lite.root / "a.fits").write_bytes(b"a")
+    get = browser(lite).get
+    assert get("/ds/results/vega/a.fits").status_code == 200
+    dsFileset.update(fileset_name="..").execute()
+    assert [get(f"/ds/results/%2e%2e/{name}").status_code for name in ("a.fits", "index.txt", "")] == [404] * 3
+    dsProduct.update(prod_name="..").execute()
+    paths = ("%2e%2e/a.fits", "index.txt", "", "index.txt?..")
+    assert [get(f"/ds/%2e%2e/{path}").status_code for path in paths] == [404] * 4
 
 
 def test_a_link_leads_to_the_registered_bytes(lite: DataStore, tmp_path: Path) -> None:

@@ -87,7 +87,7 @@ class Registry:
         """Return the index of all products."""
         with self.working("products"):
             return root_index([
-                ProductEntry(row.prod_name, row.last_fs, row.last_update, row.type or _UNTYPED, row.description)
+                ProductEntry(row.prod_name, row.last_fs, row.last_update, row.type, row.description)
                 for row in dsProduct.select()
             ])  # fmt: skip
 
@@ -164,7 +164,7 @@ class Registry:
             path = self.root / product / fileset / name
             found = _found(path)
             md5 = None
-            if found and S_ISREG(found.st_mode) and found.st_size == row.bytes:
+            if found and S_ISREG(found.st_mode):
                 state = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
                 md5 = _md5(path, state)
             if not found or md5 != row.md5sum:
