@@ -73,8 +73,7 @@ def dsreg(
     Ends in 0; 1: it is there already, or is not there; 2: wrong options, names or files, or the disk or the database
     failed; 3: wrong configuration; 4: the list is malformed or empty, or does not fit the files.
 
-    Example: echo 'ask.fits|||psrequest' | dsreg --add night_7 --product asks --type PSREQUEST --list - --copy
-    --datapath /data/asks
+    Example: dsreg --add night_7 --product asks --type PSREQUEST --list files.txt --copy --datapath /data/asks
     """
     from pstamp_core.tasks import register
 
