@@ -195,6 +195,16 @@ def test_what_the_registry_does_not_have_is_404_in_plain_text(example: DataStore
     assert answer.headers["X-Content-Type-Options"] == "nosniff"
 
 
+@pytest.mark.parametrize("path", ["index.txt", "", "vega_0040/index.txt", "vega_0040/"])
+def test_who_asks_for_the_headers_alone_has_no_rows_read(
+    example: DataStore, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    monkeypatch.setattr(registry.Registry, "_portions", None)
+    assert browser(example).head(f"/ds/cutout_results/{path}").status_code == 200
+    with pytest.raises(TypeError, match="not callable"):
+        browser(example).get(f"/ds/cutout_results/{path}")
+
+
 def test_hidden_filesets_are_not_listed_but_have_an_index_and_may_be_asked_after(example: DataStore) -> None:
     dsFileset.update(hide=True).where(dsFileset.fileset_name == "vega_0040").execute()
     get = browser(example).get
@@ -492,6 +502,17 @@ def test_a_link_leads_to_the_registered_bytes(lite: DataStore, tmp_path: Path) -
     assert get("/ds/results/vega/far.fits").status_code == 500
 
 
+def test_a_disk_that_fails_is_told_as_such(lite: DataStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    published(lite, tmp_path, a__fits=b"a")
+
+    def fail(*args: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(registry, "measure", fail)
+    with pytest.raises(RetryableError, match=r"file results/vega/a\.fits: Input/output error$"):
+        browser(lite).get("/ds/results/vega/a.fits")
+
+
 def test_a_file_is_read_for_its_md5_once_for_each_state(
     lite: DataStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -541,7 +562,7 @@ def test_a_page_of_later_filesets_leads_to_its_own_text(example: DataStore) -> N
     page = get("/ds/cutout_results/?vega_0041").text
     assert links(page) == ["../", "index.txt?vega_0041", "./vega_0042/"]
     assert get("/ds/cutout_results/index.txt?vega_0041").text == LATER
-    assert browser(example).head("/ds/cutout_results/").content == b""
+    assert links(get("/ds/?vega_0041").text)[0] == "index.txt"
 
 
 @pytest.mark.parametrize("path", ["", "cutout_results/", "cutout_results/vega_0040/"])
