@@ -25,6 +25,7 @@ _VARY = (
     (r"\b[\w-]+\.\d+\.[0-9a-f]{8}\b", "<worker>"),
     (r"\b\d+(\.\d+)? (s|min|h|d)\b", "<age>"),
     (r"(work and datastore) .*", r"\1 <disk>"),
+    (r"(pstamp\.toml line) \d+", r"\1 <number>"),
     (r"/\S*/(?=(home|survey)\b)", ""),
     (r" +", " "),
     (r"-{2,}", "--"),

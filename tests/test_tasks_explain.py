@@ -356,12 +356,16 @@ def test_who_makes_an_image(server: Server, rows: Rows, images: World, clock: Cl
     assert claim(images.db, images.policy, 5, "host.1", clock.now, clock.now + 60 * SECOND, KINDS)
     held, end = "2027-01-15 08:00:30", "2027-01-15 08:01:30"
     clock.forward(60)
-    link = explain(server, "dependent", 1).links[-1]
+    found = explain(server, "dependent", 1)
+    link = found.links[-1]
+    assert found.helps == f"nothing: chip 11 XY31 is being made; {STOP} 1"
     assert (link.holder, link.reason) == (
-        "host.1", f"being made again; host.1 works on it since {held}, until {end} or longer"
+        "host.1", f"being made again; host.1 works on it since {held}, until {end} at most"
     )  # fmt: skip
     clock.forward(1)
-    link = explain(server, "dependent", 1).links[-1]
+    found = explain(server, "dependent", 1)
+    link = found.links[-1]
+    assert found.helps == f"another update server makes chip 11 XY31; {STOP} 1"
     assert link.reason == (
         f"being made again; host.1 worked on it since {held} and was lost: its lease ran out at {end}"
     )

@@ -213,7 +213,8 @@ class _Why:
         end = f"{moment(until):%Y-%m-%d %H:%M:%S}"
         if until < self.now:
             return f"{owner} worked on it{since} and was lost: its lease ran out at {end}"
-        return f"{owner} works on it{since}, until {end} or longer"
+        most = "at most" if since else "or longer"  # a row's lease is prolonged, that of a component is not
+        return f"{owner} works on it{since}, until {end} {most}"
 
     def _help_for_fault(self, row: Worked, name: str) -> str:
         if row.fault_count < self.server.settings.retry_ceiling:
@@ -382,7 +383,7 @@ class _Why:
             cools = f"; to end the cool-down: pstamp revert dependent {dependent.dep_id}"
             given_up = survey.verdict(key).cause
             return links, f"nothing: it is looked at again by itself{cools if given_up else ''}"
-        return links, f"{self._help_for_image(dependent, survey, *lowest)}; {stop}"
+        return links, f"{self._help_for_image(dependent, images, *lowest)}; {stop}"
 
     def _survey(self, dependent: pstampDependent) -> _Images:
         """Return what can be said of all components that are waited for where this one is, and of their inputs."""
@@ -446,10 +447,13 @@ class _Why:
             "next_try": moment(effort.retry_at) if effort.retry_at > self.now else None,
         }  # fmt: skip
 
-    def _help_for_image(self, dependent: pstampDependent, survey: Survey, key: Key, depth: int) -> str:
+    def _help_for_image(self, dependent: pstampDependent, images: _Images, key: Key, depth: int) -> str:
         """Return what brings the lowest piece of a chain forward."""
+        survey, lease = images.survey, images.leases.get(key)
         part, found, name = survey.parts[key], survey.verdict(key, as_input=depth > 0).component, _name(key)
         if found is Component.IN_PROGRESS:
+            if lease and lease.until >= self.now:
+                return f"nothing: {name} is being made"
             kind = "destreak" if part.row["data_state"] == "full" else key[0]
             making = "destreaks" if kind == "destreak" else "makes"
             ours = kind in programs(self.server.settings)
