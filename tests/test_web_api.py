@@ -5,11 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
+import runpy
 from pathlib import Path
 from typing import Any
 
 import pytest
 import servers
+from browsing import served
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 from webtest import PASSWORD, app, email
@@ -106,9 +109,6 @@ def test_rows_are_sent_watched_and_fetched(ann: Program, server: Server, survey:
     table = ann.get("/requests/1/results")
     ends = {(line["ROWNUM"], line["ERROR_STR"]) for line in table}
     assert ends == {(1, "PSTAMP_SUCCESS"), (2, "PSTAMP_NO_IMAGE_MATCH")}
-        (1, "PSTAMP_SUCCESS"),
-        (2, "PSTAMP_NO_IMAGE_MATCH"),
-    }
 
 
 def test_files_have_addresses_that_need_no_token(ann: Program, app: FastAPI, server: Server, survey: Survey) -> None:
@@ -476,3 +476,24 @@ def test_openapi_says_what_there_is(app: FastAPI) -> None:
 def test_the_example_of_openapi_is_a_request(ann: Program, app: FastAPI) -> None:
     schema = app.openapi()["paths"]["/api/check"]["post"]["requestBody"]["content"]["application/json"]["schema"]
     assert ann.post("/check", json=schema["example"]) == {"count": 0, "findings": []}
+
+
+PAGE = Path(__file__).parents[1] / "docs" / "api.md"
+
+
+def test_the_examples_go_as_they_are_told(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home, folder = tmp_path / "home", tmp_path / "typed"
+    folder.mkdir()
+    ana = accounts.add_account(server, "ana@obs.example.edu", PASSWORD)
+    monkeypatch.setenv("TOKEN", accounts.add_token(server, ana, "the page"))
+    day = runpy.run_path(str(PAGE.with_name("day.py")))
+    told = PAGE.read_text(encoding="utf-8")
+    for name, language in (("request.json", "json"), ("fetch.py", "python")):
+        [text] = re.findall(rf"^```{language}\n(.*?)^```$", told, re.DOTALL | re.MULTILINE)
+        (folder / name).write_text(text)
+    with served(home) as (address, _):
+        monkeypatch.setenv("SERVER", address)
+        typed = day["replay"](told, folder)
+    (tmp_path / "api.md").write_text(typed)  # to be copied where the page is to change
+    alike = [re.sub(r'"[0-9a-f]{32}"', '"<md5>"', day["alike"](text)) for text in (typed, told)]
+    assert alike[0].splitlines() == alike[1].splitlines()
