@@ -316,7 +316,12 @@ def test_bodies_are_bounded(ann: Program, app: FastAPI, survey: Survey, monkeypa
     # Nobody unknown has anything read.
     with TestClient(app) as nobody:
         assert nobody.post("/api/requests", content=b"x" * 2000).status_code == 401
-        assert nobody.post("/api/requests/file", files={"file": ("a", b"b")}).status_code == 401
+        for path in ("/api/requests/file", "/api/check/file"):
+            broken = nobody.post(path, content=b"x", headers={"Content-Type": "multipart/form-data"})
+            assert broken.status_code == 401
+    assert ann.web.post("/api/check/file", content=b"x", headers={"Content-Type": "multipart/form-data"}).json() == {
+        "error": "Missing boundary in multipart."
+    }
 
 
 def test_too_many_rows_are_refused(ann: Program, survey: Survey, monkeypatch: pytest.MonkeyPatch) -> None:
