@@ -402,7 +402,7 @@ class DataStore(Registry):
 
     def _check_free(self, target: Path, files: Sequence[StoredFile], place: Place | None) -> None:
         """Make sure that files are where they should be, and that none is lost when they are placed in `target`."""
-        if os.path.lexists(target) and (not target.is_dir() or (place and target.is_symlink())):
+        if os.path.lexists(target) and not target.is_dir():
             raise UserError(f"{target} is in the way and is no folder: move it to another place")
         there = {path.name for path in target.iterdir()} if target.exists() else set()
         others = sorted(there - {INDEX, *(file.name for file in files)})
