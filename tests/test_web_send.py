@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import os
 import re
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from hashlib import sha256
@@ -141,6 +142,18 @@ def test_every_box_is_a_bit(ann: Form, server: Server) -> None:
     for name, bit in bits.items():
         req_id = ann.send(positions="0 0", unit="arcsec", **{name: "on"})
         assert [row.option_mask for row in rows_of(server, req_id)] == [1 + bit], name
+
+
+def test_dates_are_utc_wherever_the_server_is(ann: Form, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "JST-9")
+    time.tzset()
+    try:
+        req_id = ann.send(positions="1 2", mjd_min="2020-01-01", mjd_max="2020-01-01T14:00+02:00")
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    (row,) = rows_of(server, req_id)
+    assert (row.mjd_min, row.mjd_max) == pytest.approx((58849 + 37 / 86400, 58849.5 + 37 / 86400), abs=1e-9)
 
 
 @pytest.mark.parametrize(
@@ -324,6 +337,14 @@ def test_the_count_is_what_a_preview_finds(ann: Form, server: Server, survey: Su
         ("3", "10 -80", "0", "", "<div>no warp image of RA 10 Dec -80</div>"),
     ]  # fmt: skip
     assert f"<strong>{len(to_cut)} images</strong> in 3 of 3 rows.\n Nothing was sent yet." in table[0]
+
+
+def test_the_filter_of_a_line_goes_before_that_of_the_form(ann: Form, survey: Survey) -> None:
+    ra, dec = survey.galaxy
+    text = ann.post("count", positions=f"{ra} {dec}\n{ra} {dec} null\n{ra} {dec} g", reqfilt="z").text
+    images = [int(each) for each in re.findall(r"</td><td class=\"number\">(\d+)</td><td class=\"number\"></td>", text)]
+    assert images[0] == 0
+    assert images[1] == 2 * images[2] > 0  # the survey has two filters
 
 
 def test_answers_that_come_often_are_told_once(ann: Form, server: Server, survey: Survey) -> None:
