@@ -90,6 +90,7 @@ def test_a_name_that_is_not_registered(server: Server, name: str) -> None:
 
 FETCHES: dict[str, Any] = {
     "file": lambda server, account, number: downloads.result_file(server, account, number, "results.fits"),
+    "mdc": lambda server, account, number: downloads.result_file(server, account, number, "results.mdc"),
     "picture": lambda server, account, number: downloads.draw(server, account, number, "a.fits", "asinh"),
     "tar": downloads.Tar,
     "csv": downloads.results_csv,
@@ -121,16 +122,19 @@ def test_nothing_is_there_in_other_states(
     )
 
 
-def test_a_file_that_is_not_what_was_registered(server: Server) -> None:
+def test_a_file_that_is_not_what_was_registered(server: Server, caplog: pytest.LogCaptureFixture) -> None:
+    """Where it is, is for the log alone."""
     file, _ = downloads.result_file(server, ANA, 1, "results.mdc")
     content = file.path.read_bytes()
     file.path.unlink()  # it has other names
     try:
         file.path.write_bytes(content[:-1] + b"?")
-        with pytest.raises(RetryableError, match="not what was registered"):
-            downloads.result_file(server, ANA, 1, "results.mdc")
-        with pytest.raises(RetryableError, match="not what was registered"):
-            list(downloads.Tar(server, ANA, 1))
+        for fetch in (FETCHES["mdc"], lambda *args: list(downloads.Tar(*args))):
+            caplog.clear()
+            with pytest.raises(RetryableError) as refused:
+                fetch(server, ANA, 1)
+            assert str(refused.value) == ("request 1: results.mdc can't be had now; the operators find why in the log")
+            assert f"request 1: {file.path}: is not there, or is not what was registered" in caplog.text
     finally:
         file.path.write_bytes(content)
 
@@ -150,7 +154,7 @@ def test_a_file_that_changes_while_it_is_sent(server: Server, monkeypatch: pytes
     monkeypatch.setattr(downloads, "result_file", cut_short)
     sent: list[bytes] = []
     tar = downloads.Tar(server, ANA, 1)
-    with pytest.raises(RetryableError, match="short: changed while it was read"):
+    with pytest.raises(RetryableError, match=r"results\.mdc: changed while it was read"):
         sent.extend(tar)
     assert 0 < sum(map(len, sent)) < tar.bytes
 

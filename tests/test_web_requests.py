@@ -201,8 +201,8 @@ def test_a_preview_shows_what_matches_and_asks(browse: Browse, rows: Rows) -> No
         "look_1 preview This is a preview: 2 stamps would be cut; 2 images or rows lead to none, as the table says. "
         "Nothing happens until you decide. Cut 2 stamps Cancel"
     )
-    assert "1 gpc1 warp bycoord hello 10.5, -2.25 60 × 30 px g 2 1 2 gpc1" in said
-    assert "g 0 1 row 2: no image 0 0 1 The access level of the user does not allow this." in said
+    assert "1 2 gpc1 warp bycoord hello 10.5, -2.25 60 × 30 px g 1 2 0 gpc1" in said
+    assert "g 1 row 2: no image 0 0 1 The access level of the user does not allow this." in said
     assert live(page) == 0
     token = token_of(browser)
     for what in ("accept", "cancel"):

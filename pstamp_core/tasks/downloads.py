@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import logging
 import math
 import os
 import tarfile
@@ -25,6 +26,8 @@ from pstamp_core.tasks.accounts import Account
 from pstamp_core.tasks.browse import NotThere, find_request, is_picture
 from pstamp_core.tasks.server import Server
 
+log = logging.getLogger("pstamp")
+
 __all__ = ["STRETCHES", "FileEntry", "Tar", "draw", "list_files", "result_file", "results_csv", "results_json"]
 
 DRAWN_AT_ONCE = 2
@@ -42,13 +45,16 @@ def result_file(server: Server, account: Account, req_id: int, name: str) -> tup
     NotThere
         There is no such request that the account may see, it has no results (any more), or there is no such file.
     RetryableError
-        The file is not what was registered, or can't be read.
+        The file is not what was registered, or can't be read; the log says which.
     """
     product, fileset = _fileset(server, account, req_id)
     try:
         return server.datastore.file(product, fileset, name)
     except NotRegistered:
         raise NotThere(f"request {req_id} has no file of this name") from None
+    except RetryableError as error:  # it names the path, which is no user's business
+        log.error("request %s: %s", req_id, error)
+        raise RetryableError(f"request {req_id}: {name} can't be had now; the operators find why in the log") from None
 
 
 def list_files(server: Server, account: Account, req_id: int) -> tuple[str, str, list[FileEntry]]:
@@ -140,7 +146,7 @@ class Tar:
                     left -= len(block)
                     yield block
             if left or file.bytes != each.bytes:
-                raise RetryableError(f"{file.path}: changed while it was read", Fault.PS_EXIT_DATA_ERROR)
+                raise RetryableError(f"{file.name}: changed while it was read", Fault.PS_EXIT_DATA_ERROR)
             yield bytes(_padded(each.bytes) - each.bytes)
         yield bytes(2 * tarfile.BLOCKSIZE)
 
