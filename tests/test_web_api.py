@@ -210,6 +210,8 @@ def test_a_file_with_wrong_rows_is_sent_if_it_must(
     assert ann.post("/requests/file?anyway=true", 201, **sent)["rows"] == 2
     another = file_of(tmp_path, servers.row(1, survey), name="api_2", sender=email("bob"))
     assert "ann@example.org, who sends it" in ann.post("/requests/file?anyway=true", 400, **another)["error"]
+    empty = file_of(tmp_path, name="api_3")
+    assert ann.post("/requests/file?anyway=true", 400, **empty)["findings"][0]["value"] == "no rows"
     assert requests(server) == 1
 
 
