@@ -191,10 +191,12 @@ def test_the_page_shows_skycells_and_images_and_leads_to_the_form(browse: Browse
     text = answer.text
     ra, dec = survey.galaxy
     assert f"<h2>{ra:.7g} {dec:+.7g} · &lt;b&gt;M 31&lt;/b&gt;</h2>" in text
-    cells = re.findall(r"<tr><td>gpc1</td><td>RINGS.V3</td><td>(skycell[\w.]+)</td>", text)
+    number = r'<td class="number">[\d.]+</td>'
+    cell = rf"<tr><td>(skycell[\w.]+)</td>{number}{number}<td>RINGS.V3</td><td>gpc1</td>"
+    cells = re.findall(cell, text)
     assert cells
     assert set(cells) <= set(survey.skycells)
-    assert "stack images" in text or "1 stack image</summary>" in text
+    assert "<summary>gpc1: 1 stack image</summary>" in text
     way = html.unescape(re.findall(r'href="(/form\?[^"]*)"', text)[0])
     assert parse_qs(urlsplit(way).query) == {
         "positions": [f"{ra:.10g} {dec:.10g}"], "project": ["gpc1"], "tess_id": ["RINGS.V3"], "component": [cells[0]],
