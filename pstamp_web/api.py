@@ -189,7 +189,7 @@ class OneRequest(browse.Entry):
 
     says: str
     product: str
-    rows: int
+    rows: int | None
     mine: bool
     goes: datetime | None
     waits: list[browse.Wait]

@@ -213,14 +213,42 @@ def test_who_may_change_it(server: Server, rows: Rows, people: dict[str, Account
     assert browse.look(server, people[who], 1).mine is mine
 
 
-def test_how_many_rows_it_has(server: Server, rows: Rows, people: dict[str, Account]) -> None:
-    """Those that were counted when it was sent, or else those that have jobs."""
+def test_how_many_rows_it_has(
+    server: Server, rows: Rows, people: dict[str, Account], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that were counted when it was sent, or else those that have jobs, unless these are many."""
     first, second = rows.request(username=ANN), rows.request(username=ANN)
     for request in (first, second):
         for row in ("1", "1", "7"):
             rows.job(request, rownum=row)
     pstampSender.create(req_id=first.req_id, account_id=people["ann"].account_id, num_rows=5)
     assert [browse.look(server, people["ann"], number).rows for number in (1, 2)] == [5, 2]
+    monkeypatch.setattr(browse, "COUNTED", 2)
+    assert [browse.look(server, people["ann"], number).rows for number in (1, 2)] == [5, None]
+
+
+def test_what_a_large_request_waits_for_is_read_from_an_index(
+    server: Server, rows: Rows, people: dict[str, Account], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Jobs are long, and the page of a request that moves is looked at every few seconds."""
+    request, db = rows.request(username=ANN), server.store.db
+    for _ in range(20):
+        pstampJob.insert_many([{"req_id": request.req_id, "image": "a", "params": "x" * 2000}] * 50).execute()
+    is_mysql = isinstance(db, MySQLDatabase)
+    if is_mysql:
+        db.execute_sql("ANALYZE TABLE pstampJob").fetchall()
+    execute, found = db.execute_sql, []
+
+    def explained(sql: str, params: Any = None) -> Any:
+        if "GROUP BY" in sql and "pstampJob" in sql:
+            plan = execute(f"EXPLAIN {'' if is_mysql else 'QUERY PLAN '}{sql}", params).fetchall()
+            found.append(str(plan[0]))
+        return execute(sql, params)
+
+    monkeypatch.setattr(db, "execute_sql", explained)
+    browse.look(server, people["ann"], request.req_id)
+    assert len(found) == 5
+    assert all(("Using index" if is_mysql else "COVERING INDEX") in plan for plan in found), found
 
 
 def test_when_it_goes(store: Store, rows: Rows, people: dict[str, Account], tmp_path: Path) -> None:

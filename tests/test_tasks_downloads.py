@@ -230,6 +230,23 @@ def test_a_stamp_that_can_not_be_drawn_does_not_tell_where_it_is(
     assert str(refused.value) == f"no picture can be made of {stamp(server)}"
 
 
+def test_only_some_are_drawn_at_a_time(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is drawn by who has one of the few places."""
+    places = downloads.DRAWN_AT_ONCE
+    free = []
+
+    def look(_path: Path, _stretch: str) -> bytes:
+        taken = [downloads._drawing.acquire(blocking=False) for _ in range(places)]
+        for each in filter(None, taken):
+            downloads._drawing.release()
+            free.append(each)
+        return b""
+
+    monkeypatch.setattr(downloads, "picture", look)
+    downloads.draw(server, ANA, 1, stamp(server), "asinh")
+    assert len(free) == places - 1
+
+
 # -- the results table as text
 
 

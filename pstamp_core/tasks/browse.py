@@ -16,7 +16,7 @@ from typing import Any
 
 from peewee import JOIN, Case, fn
 
-from pstamp_core.faults import PstampError, UserError, fault_sentence, is_retryable
+from pstamp_core.faults import RETRYABLE, PstampError, UserError, fault_sentence, is_retryable
 from pstamp_core.formats.results import COLUMNS, REQUEST_COLUMNS
 from pstamp_core.imagedb import Component, survey_of
 from pstamp_core.imagedb.components import MADE_AGAIN
@@ -46,6 +46,8 @@ MAX_SEARCH = 255
 LARGEST = 2**63 - 1
 """The largest number that a database has for a request."""
 
+COUNTED = 10_000
+"""Images of a request whose rows are counted, which means to look at each."""
 REASONS = 5
 """Things that a request waits for which are told, those of the most images first."""
 
@@ -153,8 +155,8 @@ class View:
     entry : Entry
     product : str
         The product of the data store in which its results appear; its fileset has the name of the request.
-    rows : int
-        How many the request has, as far as known.
+    rows : int or None
+        How many the request has; None if that was not counted when it was sent, and would be long to count now.
     mine : bool
         Whether who asks may change it, too.
     goes : datetime or None
@@ -167,7 +169,7 @@ class View:
 
     entry: Entry
     product: str
-    rows: int
+    rows: int | None
     mine: bool
     goes: datetime | None
     waits: list[Wait]
@@ -331,7 +333,7 @@ def look(server: Server, account: Account, req_id: int) -> View:
         request = find_request(account, req_id)
         (entry,) = _entries([request])
         rows = pstampSender.select(pstampSender.num_rows).where(pstampSender.req_id == req_id).scalar()
-        if rows is None:
+        if rows is None and entry.progress.images <= COUNTED:
             rows = _jobs_of(request).select(fn.COUNT(pstampJob.rownum.distinct())).scalar()
         still_open = entry.progress.images - entry.progress.done - entry.progress.failed
         waits = list(_waits(server, request, still_open))
@@ -404,7 +406,8 @@ def _waits_of_jobs(server: Server, request: pstampRequest, now: int) -> Iterator
     groups: Any = (
         job.select(number, fn.MIN(job.job_id), *alike)
         .join(dependent, JOIN.LEFT_OUTER, on=(dependent.dep_id == job.dep_id))
-        .where((job.req_id == request.req_id) & job.state.in_(OPEN))
+        # An open job has no other fault; the index begins with it.
+        .where(job.fault.in_([0, *RETRYABLE]) & (job.req_id == request.req_id) & job.state.in_(OPEN))
         .group_by(*alike)
         .order_by(number.desc(), fn.MIN(job.job_id))
         .limit(REASONS)
