@@ -270,6 +270,17 @@ def test_a_component_of_many_differences_is_queued_once(world: World) -> None:
     assert {world.effort(key).attempts for key in diffs} == {0}
 
 
+@pytest.mark.parametrize("state", [("keep", "cleaned"), ("update", "goto_cleaned")])
+def test_nothing_is_made_for_what_can_not_be_made_now(world: World, state: tuple[str, str]) -> None:
+    """Else an input that fails would be tried after each cool-down, as long as the operator holds it."""
+    chip, warp = world.chip(11), world.warp(11, state)
+    assert world.says(warp)[0] is Component.WAITING
+    assert world.state(chip) == (*CLEANED, 0)
+    world.set(warp, "cleaned", data_state="cleaned")
+    world.look(warp)
+    assert world.state(chip) == ("update", "update", 0)
+
+
 def test_a_warp_leaves_out_bad_chips(world: World) -> None:
     """§8.1 check 3."""
     world.chip(11, FULL, "XY31", "XY32", "XY33")
@@ -1113,12 +1124,13 @@ def take(world: World, owner: str, limit: int = 10, seconds: float = 60.0, *kind
 def test_what_one_server_works_on_is_left_alone_by_the_others(world: World) -> None:
     chips = [world.chip(number) for number in (11, 12, 13)]
     world.look(*chips)
-    assert [work.key for work in take(world, "one", 2)] == chips[:2]
+    first, second = take(world, "one", 2)
+    assert [first.key, second.key] == chips[:2]
     assert world.pending() == chips[2:]
     assert [work.key for work in take(world, "two")] == chips[2:]
     assert take(world, "three") == []
-    assert finish(world.db, Work(chips[0]), "one", POLICY, world.now)
-    assert finish(world.db, Work(chips[1]), "one", POLICY, world.now, fault=2)
+    assert finish(world.db, first, "one", POLICY, world.now)
+    assert finish(world.db, second, "one", POLICY, world.now, fault=2)
     give_back(world.db, [Work(chips[2])], "one")  # it is not its own
     assert world.pending() == []
     give_back(world.db, [Work(chips[2])], "two")
@@ -1157,6 +1169,31 @@ def test_a_result_that_is_not_wanted_ends_the_lease_all_the_same(world: World) -
         assert t.pstampLease.select().count() == 0
 
 
+@pytest.mark.parametrize("fault", [0, 2])
+def test_what_was_cleaned_and_is_wanted_again_is_made_once_more(world: World, fault: int) -> None:
+    """Its files are gone, though it is in update, as it was when the work began."""
+    world.policy = MAGIC
+    chip, streaky = world.chip(11, raw=1), world.chip(12, FULL, magicked=-1)
+    world.destreak(12)
+    world.look(chip, streaky)
+    works = take(world, "one")
+    assert works == [Work(chip), Work(streaky, destreak=True)]
+    world.set(chip, "cleaned", data_state="cleaned")
+    t.magicDSRun.update(state="cleaned").execute()
+    t.magicDSFile.update(data_state="cleaned").execute()
+    for _ in range(2):  # the first look finds that it was lost
+        world.forward(100)
+        world.look(chip, streaky)
+    for work in works:
+        assert not finish(world.db, work, "one", world.policy, world.now, fault)
+    assert world.state(chip) == ("update", "update", 0)
+    assert t.magicDSFile.get().data_state == "update"
+    again = take(world, "two")
+    assert again == works
+    assert all(finish(world.db, work, "two", world.policy, world.now) for work in again)
+    assert world.state(chip) == ("full", "full", 0)
+
+
 def test_only_some_kinds_of_work_are_taken(world: World) -> None:
     world.policy = MAGIC
     chip, other = world.chip(11, magicked=-1), world.chip(12, FULL, magicked=-1)
@@ -1166,11 +1203,11 @@ def test_only_some_kinds_of_work_are_taken(world: World) -> None:
         world.destreak(number)
     world.look(chip, other, warp)
     assert take(world, "one", 10, 60.0, "diff") == []
-    assert take(world, "one", 10, 60.0, "warp") == [Work(warp, magicked=513)]
-    assert take(world, "one", 10, 60.0, "destreak") == [Work(other, destreak=True)]
+    made, destreaked = take(world, "one", 10, 60.0, "warp"), take(world, "one", 10, 60.0, "destreak")
+    assert (made, destreaked) == ([Work(warp, magicked=513)], [Work(other, destreak=True)])
     assert take(world, "one", 10, 60.0, "chip") == [Work(chip)]
-    assert finish(world.db, Work(warp, magicked=513), "one", world.policy, world.now)
-    assert finish(world.db, Work(other, destreak=True), "one", world.policy, world.now)
+    assert finish(world.db, *made, "one", world.policy, world.now)
+    assert finish(world.db, *destreaked, "one", world.policy, world.now)
     assert t.warpSkyfile.get().magicked == 513
     assert t.chipProcessedImfile.get(t.chipProcessedImfile.chip_id == 12).magicked == 512
 

@@ -16,6 +16,7 @@ from pstamp_core.imagedb.survey import Key, Policy
 from pstamp_core.imagedb.tables import TABLES, pstampLease
 from pstamp_core.imagedb.updates import (
     Work,
+    is_as_queued,
     make_tables,
     missing_tables,
     pending,
@@ -113,7 +114,8 @@ def finish(
     Returns
     -------
     bool
-        False: it is not wanted any more, see `set_full`, `set_destreaked` and `set_fault`; nothing was stored.
+        False: it is not wanted any more, see `set_full`, `set_destreaked` and `set_fault`, or was cleaned meanwhile and
+        has to be made once more; nothing was stored.
 
     Raises
     ------
@@ -126,6 +128,8 @@ def finish(
     def work() -> bool:
         if not _end(done.key, owner):
             raise LeaseLost(f"{' '.join(map(str, done.key))}: {owner} took too long, the result is thrown away")
+        if not is_as_queued(done):
+            return False
         if fault:
             return set_fault(imagedb, done.key, fault, policy, now, reason, destreak=done.destreak)
         if done.destreak:

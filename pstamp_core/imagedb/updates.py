@@ -9,7 +9,7 @@ is repeated for ever.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, NamedTuple
 
 from peewee import JOIN, Model, chunked, fn
@@ -223,6 +223,8 @@ def _need(survey: Survey, key: Key, waiter: Waiter, needed: dict[Key, Waiter]) -
     if key in needed or not survey.verdict(key).waits:
         return
     needed[key] = waiter
+    if not survey.facts(key).can_be_made:  # as long as it is held, an input that fails would be tried for ever
+        return
     for each in survey.parts[key].inputs or ():
         _need(survey, each, waiter, needed)
 
@@ -389,11 +391,15 @@ class Work:
         It is there; the satellite streaks are to be removed from it. Else it is to be made of its inputs.
     magicked : int
         What `set_full` is to be told: positive where all that it is made of is destreaked.
+    queued_at : int
+        When it was put into `update`, as `pstampUpdate` has it: what was cleaned since, and put there again, is another
+        thing to be made.
     """
 
     key: Key
     destreak: bool = False
     magicked: int = 0
+    queued_at: int = field(default=0, compare=False)
 
     @property
     def kind(self) -> str:
@@ -452,7 +458,8 @@ def _of_kind(keys: Sequence[Key], policy: Policy, now: int, *, destreak: bool) -
     for part in ready:
         if (part.row["data_state"] == "full") is destreak:
             inputs = [survey.parts[key].row["magicked"] for key in part.inputs or () if key[0] in MADE_AGAIN]
-            found.append(Work(part.key, destreak, max(min(inputs, default=0), 0)))
+            effort = part.destreak_effort if destreak else part.effort
+            found.append(Work(part.key, destreak, max(min(inputs, default=0), 0), effort.queued_at))
     return found
 
 
@@ -627,6 +634,12 @@ def _destreak_run(key: Key) -> int:
 def _store_file(magic_ds_id: int, component: str, data_state: str, fault: int) -> None:
     table: Any = magicDSFile
     table.replace(magic_ds_id=magic_ds_id, component=component, data_state=data_state, fault=fault).execute()
+
+
+def is_as_queued(work: Work) -> bool:
+    """Tell whether nobody has put something into `update` anew since it was `pending`; within a unit of work."""
+    name = (DESTREAK, _destreak_run(work.key), work.key[2]) if work.destreak else work.key
+    return _effort(name).queued_at == work.queued_at
 
 
 def _effort(key: Key) -> Effort:
