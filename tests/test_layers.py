@@ -24,7 +24,7 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     "pstamp_core.database": ({"faults"}, {*SQL, "pymysql"}),
     "pstamp_core.machines": ({"faults"}, {"transitions"}),
     "pstamp_core.store": ({"faults", "database", "files", "machines"}, SQL),
-    "pstamp_core.datastore": ({"faults", "database", "files"}, {*SQL, "httpx"}),
+    "pstamp_core.datastore": ({"faults", "database", "files"}, {*SQL, "httpx2"}),
     "pstamp_core.imagedb": ({"faults", "database", "files"}, {*SQL, *SCIENCE}),
     "pstamp_core.formats": ({"faults", "files"}, SCIENCE),
     "pstamp_core.stamps": ({"pstamp_core", "faults", "files"}, SCIENCE),

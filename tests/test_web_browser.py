@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
+import httpx2
 import pytest
 import servers
 from browsing import chromium, served
@@ -89,12 +89,12 @@ def test_a_newcomer_gets_stamps(browser: Browser, place: str, survey: Survey, tm
 
     # The files are those that the data store registered, byte for byte.
     way = page.get_by_role("link", name="Files one by one").get_attribute("href")
-    index = httpx.get(f"{place}{way}index.txt").text.splitlines()
+    index = httpx2.get(f"{place}{way}index.txt").text.splitlines()
     rows = [[field.strip() for field in line.split("|")] for line in index if not line.startswith("#")]
     assert rows[0][0] == "results.fits"
     assert [kind for _, _, _, kind, *_ in rows].count("pstamp") == 12
     for name, size, md5, *_ in rows:
-        content = httpx.get(f"{place}{way}{name}").content
+        content = httpx2.get(f"{place}{way}{name}").content
         assert (str(len(content)), hashlib.md5(content, usedforsecurity=False).hexdigest()) == (size, md5)
 
     with page.expect_download() as waited:

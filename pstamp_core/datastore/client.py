@@ -38,7 +38,7 @@ from pstamp_core.faults import Fault, PstampError, RetryableError, UserError
 from pstamp_core.files import publish, written
 
 if TYPE_CHECKING:
-    from httpx import Client, Response
+    from httpx2 import Client, Response
 
 T = TypeVar("T")
 
@@ -425,7 +425,7 @@ def _local_path(uri: str) -> Path:
 
 @contextmanager
 def _http_source(uri: str, terms: Terms, part: _Part | None) -> Iterator[_Source]:
-    import httpx
+    import httpx2
 
     deadline = inf if terms.total is None else time.monotonic() + terms.total
     # identity: a file is taken as it is stored, and nothing can be blown up here
@@ -435,15 +435,15 @@ def _http_source(uri: str, terms: Terms, part: _Part | None) -> Iterator[_Source
     with ExitStack() as stack:
         with _told(uri, terms, deadline):
             # Proxies of the environment are for clients without a transport of their own.
-            transport = None if terms.proxy else httpx.HTTPTransport()
-            client = stack.enter_context(httpx.Client(timeout=terms.timeout, headers=headers, transport=transport))
+            transport = None if terms.proxy else httpx2.HTTPTransport()
+            client = stack.enter_context(httpx2.Client(timeout=terms.timeout, headers=headers, transport=transport))
             trace = stack.enter_context(_hanging_up(terms.total))
             answer = stack.enter_context(closing(_answer(client, uri, terms, trace)))
             length = int(answer.headers.get("Content-Length", "0"))
         etag = answer.headers.get("ETag", "")
         offset = part.length if part and etag == part.etag and _is_from(answer, part.length) else 0
-        if answer.status_code != httpx.codes.OK and not offset:
-            kind = NotThere if answer.status_code in (httpx.codes.NOT_FOUND, httpx.codes.GONE) else HttpError
+        if answer.status_code != httpx2.codes.OK and not offset:
+            kind = NotThere if answer.status_code in (httpx2.codes.NOT_FOUND, httpx2.codes.GONE) else HttpError
             said = f"HTTP {answer.status_code} {answer.reason_phrase}".rstrip()
             raise kind(f"{redact(uri)}: {said}", status=answer.status_code)
         yield _Source(
@@ -457,17 +457,17 @@ def _is_from(answer: Response, offset: int) -> bool:
 
 
 def _http_blocks(answer: Response, uri: str, terms: Terms, deadline: float) -> Iterator[bytes]:
-    import httpx
+    import httpx2
 
     with _told(uri, terms, deadline):
         yield from answer.iter_raw()
         if time.monotonic() > deadline:  # hung up, which may look like the end
-            raise httpx.ReadTimeout("")
+            raise httpx2.ReadTimeout("")
 
 
 @contextmanager
 def _hanging_up(seconds: float | None) -> Iterator[Callable[[str, Any], None]]:
-    """Give what httpx is to tell its doings, so that every connection is shut when the time is up.
+    """Give what httpx2 is to tell its doings, so that every connection is shut when the time is up.
 
     Time-outs are for single waits, and who sends a byte now and then, if only of a header, keeps to them for ever.
     """
@@ -501,13 +501,13 @@ def _hanging_up(seconds: float | None) -> Iterator[Callable[[str, Any], None]]:
 @contextmanager
 def _told(uri: str, terms: Terms, deadline: float) -> Iterator[None]:
     """Tell what goes wrong within the block, in one line."""
-    import httpx
+    import httpx2
 
     try:
         yield
-    except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+    except (httpx2.HTTPError, httpx2.InvalidURL, ValueError) as error:
         late = time.monotonic() > deadline
-        if late or isinstance(error, httpx.TimeoutException):
+        if late or isinstance(error, httpx2.TimeoutException):
             seconds = terms.total if late else terms.timeout
             raise HttpError(f"{redact(uri)}: no answer within {seconds:g} s", Fault.PS_EXIT_TIMEOUT_ERROR) from None
         raise HttpError(f"{redact(uri)}: {_reason(error)}") from error
@@ -515,7 +515,7 @@ def _told(uri: str, terms: Terms, deadline: float) -> Iterator[None]:
 
 def _answer(client: Client, uri: str, terms: Terms, trace: Callable[[str, Any], None]) -> Response:
     """Return the answer of the server that redirects lead to; their own bodies, of whatever size, are not read."""
-    from httpx import TooManyRedirects
+    from httpx2 import TooManyRedirects
 
     request = client.build_request("GET", uri, extensions={"trace": trace})
     own = request.url.netloc.decode()  # in lower case, without the port that goes without saying
