@@ -644,10 +644,16 @@ def test_what_is_no_request_is_told(ann: Form, server: Server, tmp_path: Path, c
 
 def test_no_file_is_told(ann: Form) -> None:
     token = {"form_token": ann.token}
+    empty = "\r\n".join([  # as browsers send it
+        "--b", 'Content-Disposition: form-data; name="form_token"', "", ann.token,
+        "--b", 'Content-Disposition: form-data; name="file"; filename=""', "Content-Type: application/octet-stream", "",
+        "", "--b--", "",
+    ])  # fmt: skip
+    kind = {"Content-Type": "multipart/form-data; boundary=b"}
     answers = [
         ann.client.post("/upload", data=token),
         ann.client.post("/upload", data=token | {"file": "text"}),
-        ann.client.post("/upload", data=token, files={"file": ("", b"", "application/octet-stream")}),
+        ann.client.post("/upload", content=empty, headers=kind),
     ]
     for answer in answers:
         assert (answer.status_code, errors_in(answer)) == (400, {"": "choose a file first"})
