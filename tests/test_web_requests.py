@@ -111,6 +111,7 @@ def test_whose_requests_are_shown(browse: Browse, rows: Rows) -> None:
     }  # fmt: skip
     assert "From" in text(browse("olga").get("/requests?who=all").text)
     assert "From" not in text(browse("olga").get("/requests").text)
+    assert "Your requests" in browse("ann").get("/requests?who=all").text
     assert "of everybody" not in text(browse("ann").get("/requests").text)
 
 

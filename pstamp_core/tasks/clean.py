@@ -135,7 +135,7 @@ def _delete_upload(server: Server, request: pstampRequest) -> None:
     upload = server.settings.work / "webreq" / f"{request.registered:%Y/%m/%d}" / named.name
     if request.ds_id or not upload.is_file():
         return
-    if named == upload or (named.is_file() and filecmp.cmp(named, upload, shallow=False)):
+    if named.is_file() and filecmp.cmp(named, upload, shallow=False):
         upload.unlink(missing_ok=True)
 
 
