@@ -195,3 +195,20 @@ def serving(*, tls: bool = False) -> Iterator[tuple[Remote, threading.Event]]:
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+@pytest.fixture
+def both() -> Iterator[tuple[Remote, threading.Event]]:
+    """A remote store, and the event that ends its slow answers; for modules that import these three fixtures."""
+    with serving() as served:
+        yield served
+
+
+@pytest.fixture
+def remote(both: tuple[Remote, threading.Event]) -> Remote:
+    return both[0]
+
+
+@pytest.fixture
+def stop(both: tuple[Remote, threading.Event]) -> threading.Event:
+    return both[1]

@@ -7,14 +7,13 @@ import hashlib
 import os
 import socket
 import threading
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import remote as stores
-from remote import Remote, send
+from remote import Remote, both, remote, send, stop
 
 from pstamp_core.datastore import client
 from pstamp_core.datastore.client import (
@@ -32,24 +31,10 @@ from pstamp_core.datastore.client import (
 from pstamp_core.datastore.index import ProductEntry, fileset_index, root_index
 from pstamp_core.faults import Fault, RetryableError, UserError
 
+__all__ = ["both", "remote", "stop"]
+
 SLOW = 0.3  # s
 TERMS = Terms(5)
-
-
-@pytest.fixture
-def both() -> Iterator[tuple[Remote, threading.Event]]:
-    with stores.serving() as served:
-        yield served
-
-
-@pytest.fixture
-def remote(both: tuple[Remote, threading.Event]) -> Remote:
-    return both[0]
-
-
-@pytest.fixture
-def stop(both: tuple[Remote, threading.Event]) -> threading.Event:
-    return both[1]
 
 
 def names(uri: str, after: str | None = None) -> list[str]:

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tarfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from random import Random
@@ -24,7 +24,7 @@ import astropy.io.fits as fits
 import numpy as np
 import pytest
 import remote as stores
-from remote import Remote, send
+from remote import Remote, both, remote, send, stop
 from worlds import World
 
 from pstamp_core import __version__
@@ -40,6 +40,8 @@ from pstamp_core.tasks.server import make_server
 from pstamp_web.app import WebService
 from runners import dsclient
 
+__all__ = ["both", "remote", "stop"]
+
 Result = tuple[int, str, str]
 Command = Callable[..., Result]
 
@@ -47,22 +49,6 @@ ROOT = Path(__file__).parents[1]
 LISTS = ("dsrootls", "dsproductls", "dsfilesetls")
 PROGRAMS = (*LISTS, "dsget", "dsgetfileset", "dsleech")
 NOW = r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z"
-
-
-@pytest.fixture
-def both() -> Iterator[tuple[Remote, threading.Event]]:
-    with stores.serving() as served:
-        yield served
-
-
-@pytest.fixture
-def remote(both: tuple[Remote, threading.Event]) -> Remote:
-    return both[0]
-
-
-@pytest.fixture
-def stop(both: tuple[Remote, threading.Event]) -> threading.Event:
-    return both[1]
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from itertools import count
@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import remote as stores
 from conftest import SECOND, Clock, Rows
-from remote import Remote, send
+from remote import Remote, both, remote, send, stop
 
 from pstamp_core.formats import parse_text, write_request
 from pstamp_core.machines import RequestState
@@ -29,23 +29,9 @@ from pstamp_core.tasks.queue_requests import Poll, queue_requests
 from pstamp_core.tasks.retry import revert
 from pstamp_core.tasks.server import Server
 
+__all__ = ["both", "remote", "stop"]
+
 HINT = "it is tried again, unless you pass it over with: pstamptool -moddatastore -ds_id 1 -set_last_fileset"
-
-
-@pytest.fixture
-def both() -> Iterator[tuple[Remote, threading.Event]]:
-    with stores.serving() as served:
-        yield served
-
-
-@pytest.fixture
-def remote(both: tuple[Remote, threading.Event]) -> Remote:
-    return both[0]
-
-
-@pytest.fixture
-def stop(both: tuple[Remote, threading.Event]) -> threading.Event:
-    return both[1]
 
 
 @pytest.fixture
