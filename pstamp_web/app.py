@@ -70,8 +70,13 @@ def _failed(request: Request, error: PstampError) -> Response:
         return _answer(request, 404, str(error))
     if isinstance(error, UserError):
         return _answer(request, 400, str(error))
+    if not isinstance(error, RetryableError):
+        return _broken(request, error)
+    # Its text may name paths and hosts, which are the operators' business.
     log.error("%s %s: %s", request.method, request.url.path, error)
-    return _answer(request, 503 if isinstance(error, RetryableError) else 500, str(error))
+    return _answer(
+        request, 503, "this can't be had just now; try again in a minute (the operators find why in the log)"
+    )
 
 
 def _refused(request: Request, error: AnyHTTPException) -> Response:

@@ -13,7 +13,7 @@ from fastapi import FastAPI
 from starlette.testclient import TestClient
 from webtest import PASSWORD, Browse, app, browse, email, token_of
 
-from pstamp_core.faults import RetryableError
+from pstamp_core.faults import Bug, RetryableError
 from pstamp_core.store import pstampKey
 from pstamp_core.tasks import accounts
 from pstamp_core.tasks.server import Server
@@ -230,7 +230,9 @@ def test_no_page_has_scripts_or_styles_in_it() -> None:
         assert all("src=" in tag.split(">")[0] for tag in text.split("<script")[1:]), template.name
 
 
-def test_errors_are_told_in_the_form_that_is_asked_for(browse: Browse, app: FastAPI) -> None:
+def test_errors_are_told_in_the_form_that_is_asked_for(
+    browse: Browse, app: FastAPI, caplog: pytest.LogCaptureFixture
+) -> None:
     @app.get("/api/broken")
     @app.get("/broken")
     def broken() -> None:
@@ -238,17 +240,23 @@ def test_errors_are_told_in_the_form_that_is_asked_for(browse: Browse, app: Fast
 
     @app.get("/away")
     def away() -> None:
-        raise RetryableError("database: <gone>")
+        raise RetryableError("database pstamp on secret.host: gone")
+
+    @app.get("/bug")
+    def bug() -> None:
+        raise Bug("secret detail")
 
     ann = browse("ann")
     assert (ann.get("/nowhere").status_code, ann.get("/api/nowhere").json()) == (404, {"error": "Not Found"})
     assert "<h1>That did not work</h1>" in ann.get("/nowhere").text
     assert ann.get("/api/broken").json()["error"].startswith("something went wrong here")
-    for path in ("/broken", "/api/broken"):
+    for path in ("/broken", "/api/broken", "/bug"):
         assert ann.get(path).status_code == 500
         assert "secret detail" not in ann.get(path).text
     answer = ann.get("/away")
-    assert (answer.status_code, "database: &lt;gone&gt;" in answer.text) == (503, True)
+    assert (answer.status_code, "secret" in answer.text) == (503, False)
+    assert "try again in a minute (the operators find why in the log)" in answer.text
+    assert "database pstamp on secret.host: gone" in caplog.text
 
 
 # -- as a server
