@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs the programs that the tests need and Debian has: MariaDB's server, the model checker spin, and the
+# Installs the programs that the tests need and Debian has: MariaDB's server, the model checker spin, curl, and the
 # browser Chromium.
 set -eu
 PATH=$PATH:/usr/sbin:/usr/local/sbin
@@ -7,6 +7,7 @@ missing=
 [ -n "${PSTAMP_TEST_MYSQL:-}" ] || command -v mariadbd >/dev/null || missing="$missing mariadb-server-core"
 command -v spin >/dev/null || missing="$missing spin"
 command -v chromium >/dev/null || missing="$missing chromium fonts-dejavu-core"
+command -v curl >/dev/null || missing="$missing curl"
 command -v gcc >/dev/null || missing="$missing gcc libc6-dev"
 [ -n "$missing" ] || exit 0
 if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
