@@ -113,7 +113,7 @@ def test_a_short_mysql_address() -> None:
     assert expected.items() <= db.connect_params.items()
 
 
-SECRET = "s3cr3t"  # noqa: S105
+SECRET = "s3cr3t"
 EXPECTED = (
     "expected a path, sqlite:///path or mysql://user:password@host:port/name (# / ? @ in a part as %23 %2F %3F %40)"
 )

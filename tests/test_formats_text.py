@@ -326,7 +326,8 @@ _comments = st.text(st.characters(min_codepoint=32, max_codepoint=126, exclude_c
 )
 _rows = st.builds(
     RequestRow, rownum=st.integers(1, 2**31 - 1), center_x=_reals, center_y=_reals, width=_reals, height=_reals,
-    coord_mask=_integers, job_type=_words(16), option_mask=_integers, project=_words(16), survey_name=_words(16),
+    coord_mask=_integers, job_type=_words(16).map(lambda word: word and word.lower()), option_mask=_integers,
+    project=_words(16), survey_name=_words(16),
     ipp_release=_words(64), req_type=_words(16), img_type=_words(16), id=_words(16), tess_id=_words(64),
     component=_words(64), data_group=_words(64), reqfilt=_words(16), mjd_min=_reals, mjd_max=_reals,
     run_type=_words(16), fwhm_min=_reals, fwhm_max=_reals, comment=_comments, bad=st.just({}),

@@ -257,8 +257,8 @@ def test_what_the_server_would_refuse_is_told(command: Command, home: Path) -> N
     [
         (["--ra", 1], 5, "pstamp: the centre is not clear; expected RA and Dec, or x and y, or a list of targets\n"),
         (["--ra", 1, "--dec", 2, "--prefix", "../x"], 5, f"pstamp: prefix: REQ_NAME is '../x_1'; {NAME_RULE}\n"),
-        (["--ra", 1, "--dec", 2, "--email", "a@b.edu", "--prefix", "used"], 5, "pstamp: used_2.fits: REQ_NAME is 'used_2'; "
-         "it is in use by request 1 (new); send it under another name\n"),
+        (["--ra", 1, "--dec", 2, "--email", "a@b.edu", "--prefix", "used"], 5,
+         "pstamp: used_2.fits: REQ_NAME is 'used_2'; it is in use by request 1 (new); send it under another name\n"),
         (["--ra", 1, "--dec", 2, "--nosuch", 3], 3, "No such option: --nosuch"),
         (["--ra"], 3, "Option '--ra' requires an argument"),
         (["--ra", 1, "--dec", 2, "--width", "x"], 3, "Invalid value for '--width'"),

@@ -24,7 +24,7 @@ from pstamp_core.stamps import InputFiles, Option, Stamp, StampRequest, cut
 
 NX, NY = 90, 70
 SCALE = 0.25 / 3600
-TOKEN = "t0"  # noqa: S105 (a worker's mark, no secret)
+TOKEN = "t0"
 
 
 def tan_header(ra: float = 150.0, dec: float = 2.2, angle: float = 0.0, flip: bool = False) -> fits.Header:

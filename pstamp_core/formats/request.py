@@ -132,8 +132,9 @@ def columns_of(extver: int) -> tuple[RequestColumn, ...]:
 class RequestRow:
     """One request specification: the columns of `COLUMNS` in lower case, with their meanings in IPP.
 
-    Texts have no blanks around them, and a null one (empty, or ``null`` in any case) is `None`; `job_type` is in lower
-    case. A number that is not given is 0; one that can't be read is NaN (0 in an integer column) and stands in `bad` as it was.
+    Texts have no blanks around them, and a null one (empty, or ``null`` in any case) is `None`; `job_type` is in
+    lower case. A number that is not given is 0; one that can't be read is NaN (0 in an integer column) and stands
+    in `bad` as it was.
 
     Attributes
     ----------
