@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from worlds import World
@@ -76,6 +78,36 @@ def test_a_worker_who_is_overtaken_while_it_publishes_spoils_nothing(
     world.look()
 
 
+@pytest.mark.parametrize("overtaken", [False, True])
+def test_cutting_that_takes_long_keeps_the_leases_of_all_that_wait(
+    world: World, monkeypatch: pytest.MonkeyPatch, overtaken: bool
+) -> None:
+    """Stamp by stamp; also when one of them was taken from it meanwhile."""
+    lost: list[int] = []
+    cut = jobs.cut
+
+    def slow(*args: Any, **options: Any) -> Iterator[Any]:
+        for outcome in cut(*args, **options):
+            world.clock.forward(400)
+            with world.serving() as other:
+                lost.append(reap(other))
+                if overtaken and len(lost) == 1:
+                    with other.store.reading():
+                        cancel(other, "job", pstampJob.get(pstampJob.attempt == 1).job_id, "ana")
+            yield outcome
+
+    monkeypatch.setattr(jobs, "cut", slow)
+    monkeypatch.setattr("pstamp_core.tasks.server.time.monotonic", lambda: world.clock.now / 1e6)
+    with world.serving() as server, server.store.reading():
+        assert run_jobs(server, 100) == 2
+        first, second = pstampJob.select().where(pstampJob.attempt == 1)
+        assert first.state is (JobState.CANCEL if overtaken else JobState.STOP)
+        assert second.state is JobState.STOP
+    assert lost == [0, 0]
+    world.recover()
+    world.look()
+
+
 def test_publishing_that_takes_long_keeps_its_lease(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """As long as it brings one file after the other into place; one that hangs at a file is lost."""
     lost: list[int] = []
@@ -89,7 +121,7 @@ def test_publishing_that_takes_long_keeps_its_lease(world: World, monkeypatch: p
 
         monkeypatch.setattr("pstamp_core.datastore.filesets.link_or_copy", place)
 
-    monkeypatch.setattr("pstamp_core.tasks.finish.time.monotonic", lambda: world.clock.now / 1e6)
+    monkeypatch.setattr("pstamp_core.tasks.server.time.monotonic", lambda: world.clock.now / 1e6)
     with world.serving() as server, server.store.reading():
         while run_jobs(server, 100):
             pass

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,7 +25,7 @@ from pstamp_core.store import (
     requests_to_finish,
 )
 from pstamp_core.tasks import logs
-from pstamp_core.tasks.server import Server, find
+from pstamp_core.tasks.server import Beat, Server, find
 
 PARSE_ERRORS = "parse_error.txt"
 
@@ -67,16 +66,14 @@ def finish_request(server: Server, request: pstampRequest) -> None:
         files.append(measure(outdir / PARSE_ERRORS, "text"))
     files += [_stored(product) for job in jobs for product in _products(job)]
 
-    beat = time.monotonic()
+    beat = Beat(server)
 
     def keep_lease() -> None:
         server.store.work(lambda: fire([request], Event.HEARTBEAT, server.args()))
 
     def after_each() -> None:
-        nonlocal beat
-        if time.monotonic() - beat > server.settings.lease_seconds / 3:
+        if beat.is_due():
             keep_lease()
-            beat = time.monotonic()
 
     def still_ours() -> None:
         keep_lease()

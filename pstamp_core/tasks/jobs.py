@@ -13,7 +13,7 @@ from typing import Any
 
 from peewee import fn
 
-from pstamp_core.faults import Fault, FinalError, PstampError
+from pstamp_core.faults import Fault, FinalError, LeaseLost, PstampError
 from pstamp_core.files import StoredFile, publish
 from pstamp_core.formats import Option
 from pstamp_core.imagedb import Verdict
@@ -22,7 +22,7 @@ from pstamp_core.stamps import InputFiles, Stamp, StampRequest, cut
 from pstamp_core.store import fire, pstampHistory, pstampJob, pstampProject, pstampRequest
 from pstamp_core.tasks import logs
 from pstamp_core.tasks.dependents import open_dependent
-from pstamp_core.tasks.server import Progress, Server, image_files, need_of, verdict_on
+from pstamp_core.tasks.server import Beat, Progress, Server, image_files, need_of, verdict_on
 
 TOGETHER = 25
 """Stamps that get their public names in one transaction."""
@@ -50,6 +50,7 @@ def run_claimed_jobs(server: Server, jobs: Sequence[pstampJob], progress: Progre
     """
     open_jobs = {int(job.job_id): job for job in jobs}
     done: list[tuple[pstampJob, Stamp]] = []
+    beat = Beat(server)
     others = f", one of {len(jobs)} jobs" if len(jobs) > 1 else ""
     try:
         for job in jobs:
@@ -72,6 +73,8 @@ def run_claimed_jobs(server: Server, jobs: Sequence[pstampJob], progress: Progre
                 job = open_jobs.pop(number)
                 with server.attempt(job):
                     _wait_or_fail(server, job, params[number], error)
+            if beat.is_due():
+                _keep_leases(server, [*open_jobs.values(), *(job for job, _ in done)])
             if progress:
                 progress("run jobs", len(jobs) - len(open_jobs), len(jobs))
         _deliver(server, done)
@@ -165,6 +168,16 @@ def _stamp_request(job: pstampJob, params: dict[str, Any]) -> StampRequest:
             ("PSPROJ", row["PROJECT"], "project of the input image"),
         ),
     )
+
+
+def _keep_leases(server: Server, jobs: Sequence[pstampJob]) -> None:
+    """Say that we are still at work on `jobs`; what is ours no longer comes out when it is delivered."""
+    try:
+        server.store.work(lambda: fire(jobs, Event.HEARTBEAT, server.args()))
+    except LeaseLost:
+        if len(jobs) > 1:
+            for job in jobs:
+                _keep_leases(server, [job])
 
 
 def _deliver(server: Server, done: Sequence[tuple[pstampJob, Stamp]]) -> None:

@@ -6,6 +6,7 @@ import logging
 import os
 import secrets
 import socket
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -181,6 +182,22 @@ class Server:
             yield
         except Exception as error:
             self.record(row, error)
+
+
+class Beat:
+    """Tells a worker when to say again that it is at work: each time that a third of its lease is over."""
+
+    def __init__(self, server: Server) -> None:
+        self._interval = server.settings.lease_seconds / 3
+        self._last = time.monotonic()
+
+    def is_due(self) -> bool:
+        """Tell whether it is time; if so, the next third begins."""
+        now = time.monotonic()
+        due = now - self._last > self._interval
+        if due:
+            self._last = now
+        return due
 
 
 def narrowed(query: ModelSelect[Any], number: int | None) -> ModelSelect[Any]:

@@ -96,7 +96,8 @@ def finished(server: Server, limit: int | None = None, account: Account | None =
         lately = pstampRequest.changed_at >= server.store.now() - DAY
         requests = _requests(
             (pstampRequest.state == RequestState.STOP) & lately & _seen(account),
-            pstampRequest.changed_at.desc(), limit,
+            pstampRequest.changed_at.desc(),
+            limit,
         )
         jobs = _jobs(requests)
     rows = [
