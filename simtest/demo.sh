@@ -34,5 +34,6 @@ All stamps of the first request on one page: demo-home/contact-sheet.png
 What to type next (after: export PSTAMP_HOME=demo-home):
   pstamp why request 2                           what became of it
   pstamp show request 2                          all that is known of it
+  pstamp user add you@example.org; pstamp serve  the same in a browser, at http://127.0.0.1:8080/
   \$EDITOR $here/demo.txt                       write rows of your own, then: pstamp request make, submit, run
 END
