@@ -1000,7 +1000,7 @@ def site(engine: str, request: pytest.FixtureRequest, caplog: pytest.LogCaptureF
 
 ROUNDS = 100 if OVERNIGHT else 1
 SETTINGS = settings(
-    max_examples=30, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck),
+    max_examples=20, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck),
     derandomize=not OVERNIGHT,  # the same lives each time, but for the nights, which look for new ones
     phases=set(Phase) - {Phase.explain},
 )  # fmt: skip
